@@ -1,0 +1,83 @@
+package seccomp
+
+import "github.com/opencontainers/runtime-spec/specs-go"
+
+// Policy is what one container may call, and on what it is going to run.
+// The zero value of every field but Arch is usable.
+type Policy struct {
+	// Names declares syscalls by name, or whole sets: "@default",
+	// "@runtime" (always implied) and those that [Sets] lists. A plain name
+	// declares the syscall with any arguments; a set declares it with the
+	// conditions that the set puts on them.
+	Names []string
+
+	// Except takes names out of the sets again. A name that also stands in
+	// Names by itself stays declared.
+	Except []string
+
+	// Errno answers a syscall with an error (an errno number, for example 38
+	// for ENOSYS) in place of notifying about it: for those that programs try
+	// and can do without. It wins over sets, and a name that is also declared
+	// by itself is an error.
+	Errno map[string]uint
+
+	// Arch is the node's architecture in Go's words: "amd64" or "arm64".
+	Arch string
+
+	// SubArches opens further entries of the same kernel: "x86" and "x32" on
+	// amd64, "arm" on arm64. Through an entry that is not listed every
+	// syscall kills the process.
+	SubArches []string
+
+	// Capabilities are the ones in the bounding set ("CAP_SYS_PTRACE"):
+	// @default lets more through with some of them.
+	Capabilities []string
+
+	// Kernel is the node's kernel release ("6.1", "6.18.44-amd64"). Empty
+	// means the oldest that has notifications, 5.7.
+	Kernel string
+
+	// NoNewPrivileges says that runc sets no_new_privs. Without it runc loads
+	// the filter before it drops its privileges, and @runtime is larger.
+	NoNewPrivileges bool
+
+	// ListenerPath is the unix socket that runc hands notification
+	// descriptors to.
+	ListenerPath string
+}
+
+// Action is what a filter does with a syscall.
+type Action uint8
+
+// The actions, weakest hold last.
+const (
+	Kill   Action = iota // the process dies with SIGSYS
+	Notify               // the thread waits for the listener's answer
+	Errno                // the syscall fails with Verdict.Errno
+	Allow
+)
+
+// Verdict is what a filter does with one call, and why.
+type Verdict struct {
+	Action Action
+	Errno  uint   // for Action Errno only
+	Why    string // the name or set that declared it, or what stands against it
+}
+
+// Call is one syscall as the kernel shows it to a filter.
+type Call struct {
+	// Arch is the entry it came through: "amd64", "x86", "x32", "arm64" or
+	// "arm". Empty means the policy's own Arch.
+	Arch string
+	Name string
+	Args [6]uint64
+}
+
+// Build compiles p to what runc reads from config.json.
+func Build(p Policy) (*specs.LinuxSeccomp, error) {
+	f, err := Compile(p)
+	if err != nil {
+		return nil, err
+	}
+	return f.Spec(), nil
+}

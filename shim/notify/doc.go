@@ -1,0 +1,3 @@
+// Package notify listens to the seccomp notifications of one container's
+// processes. It knows no policy.
+package notify
