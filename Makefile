@@ -1,0 +1,128 @@
+# Stockade's build. `make` prints what there is; everything works in a fresh clone on Debian 12 with Go, gcc, git,
+# make and root, and writes nothing outside the checkout but the packages of `make deps` and (while containers run)
+# cgroups and sockets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(CURDIR)/.cache
+TOOLS := $(CACHE)/bin
+THIRDPARTY := integration/thirdparty
+
+# -buildvcs=false: Go's own stamp fails the build where git does not trust the folder's owner; the version is set below.
+export GOFLAGS := -buildvcs=false
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# glibc's resolver and user database cannot be linked statically: Go's own are used instead.
+STATIC := -trimpath -tags "netgo osusergo" -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
+PURE := -trimpath -ldflags '$(LDFLAGS)'
+
+# Packages that the build needs; `make deps` installs what is missing.
+BUILD_DEPS := gcc libc6-dev libseccomp-dev
+ARM64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+
+# What `make test` runs. Integration packages run one after the other: they measure and they load the machine.
+RUN ?=
+UNIT = $(shell go list ./... | grep -v /integration)
+INTEGRATION ?= ./integration/...
+GOTEST := go test -v -count=1 $(if $(RUN),-run '$(RUN)')
+
+help: ## print this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+deps: ## install the Debian packages that the build needs, only those that are missing
+	@$(call apt-install,$(BUILD_DEPS))
+
+build: deps bin/containerd ## build bin/: the shim, the guard, the CLI (static), with containerd, ctr and runc beside them
+	@for c in $(wildcard cmd/*); do \
+	  case $$c in \
+	    cmd/stockade-guard) set -x; CGO_ENABLED=0 go build $(PURE) -o bin/ ./$$c ;; \
+	    *) set -x; CGO_ENABLED=1 go build $(STATIC) -o bin/ ./$$c ;; \
+	  esac; { set +x; } 2>/dev/null; done
+
+build-arm64: $(CACHE)/arm64/root ## cross-build bin/arm64/ (compiler from Debian, libseccomp unpacked under .cache)
+	@$(call apt-install,$(ARM64_DEPS))
+	@for c in $(wildcard cmd/*); do set -x; \
+	  GOARCH=arm64 CGO_ENABLED=$$([ $$c = cmd/stockade-guard ] && echo 0 || echo 1) CC=aarch64-linux-gnu-gcc \
+	  CGO_CFLAGS="-I$(CACHE)/arm64/root/usr/include" CGO_LDFLAGS="-L$(CACHE)/arm64/root/usr/lib/aarch64-linux-gnu" \
+	  PKG_CONFIG_LIBDIR=$(CACHE)/arm64/root/usr/lib/aarch64-linux-gnu/pkgconfig \
+	  go build $$([ $$c = cmd/stockade-guard ] || echo -tags netgo,osusergo) -trimpath \
+	    -ldflags "$(LDFLAGS) $$([ $$c = cmd/stockade-guard ] || echo '-linkmode external -extldflags -static')" \
+	    -o bin/arm64/ ./$$c; { set +x; } 2>/dev/null; done
+
+test: build ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
+	@rc=0; $(GOTEST) $(UNIT) || rc=1; \
+	$(GOTEST) -p 1 -timeout 40m $(INTEGRATION) || rc=1; exit $$rc
+
+test-slow: build ## run the tests that take minutes (build tag "slow")
+	@p=$$(grep -rlE '^//go:build .*\bslow\b' --include='*_test.go' integration 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's|^|./|'); \
+	if [ -z "$$p" ]; then echo "no slow suite in this checkout"; else $(GOTEST) -tags slow -p 1 -timeout 60m $$p; fi
+
+lint: deps $(TOOLS)/staticcheck ## gofumpt, go vet, staticcheck
+	@f=$$(git ls-files -co --exclude-standard '*.go' | xargs -r $(TOOLS)/gofumpt -l); \
+	if [ -n "$$f" ]; then echo "not formatted by gofumpt:"; echo "$$f"; exit 1; fi
+	go vet ./...
+	$(TOOLS)/staticcheck ./...
+
+demo: build ## show Stockade at work: a container that deviates, killed, with its incident
+	go run ./integration/demo
+
+bench: build ## measure against plain runc, in one run
+	go run ./integration/bench
+
+node: build ## start a private containerd with Stockade in .node/ and leave it running
+	go run ./integration/nodectl up
+
+node-down: ## stop it, and everything that runs on it
+	go run ./integration/nodectl down
+
+clean: ## stop what still runs of this checkout; remove bin/, .node/ and .work/ (.cache stays: it is the offline store)
+	@if [ -d .node ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
+	rm -rf bin .node .work
+
+.PHONY: help deps build build-arm64 test test-slow lint demo bench node node-down clean
+
+# $(call apt-install,packages): installs those of them that are missing. The lists are fetched only when they turn out
+# to be absent or stale. Nothing asks, and nothing that these packages bring is a service.
+define apt-install
+missing=; for p in $(1); do \
+  dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then export DEBIAN_FRONTEND=noninteractive; echo "installing$$missing"; \
+  apt-get install -y -q --no-install-recommends $$missing </dev/null || \
+  { apt-get update -q </dev/null && apt-get install -y -q --no-install-recommends $$missing </dev/null; }; fi
+endef
+
+# Third-party programs are pinned by their own modules and built again only when these change.
+bin/containerd: $(TOOLS)/containerd $(TOOLS)/runc
+	@mkdir -p bin
+	ln -sf $(addprefix ../.cache/bin/,containerd containerd-shim-runc-v2 ctr runc) bin/
+
+$(TOOLS)/containerd: $(THIRDPARTY)/containerd/go.mod $(THIRDPARTY)/containerd/go.sum
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/containerd && CGO_ENABLED=0 go build -trimpath -tags "no_btrfs no_zfs no_devmapper" -o $(TOOLS)/ \
+	  $(addprefix github.com/containerd/containerd/v2/cmd/,containerd ctr containerd-shim-runc-v2)
+	@touch $@
+
+$(TOOLS)/runc: $(THIRDPARTY)/runc/go.mod $(THIRDPARTY)/runc/go.sum | deps
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/runc && CGO_ENABLED=1 go build -trimpath -tags "seccomp netgo osusergo" \
+	  -ldflags '-s -w -linkmode external -extldflags "-static"' -o $(TOOLS)/runc github.com/opencontainers/runc
+	@touch $@
+
+$(TOOLS)/staticcheck: $(THIRDPARTY)/lint/go.mod $(THIRDPARTY)/lint/go.sum
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/lint && CGO_ENABLED=0 go build -trimpath -o $(TOOLS)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
+	@touch $@
+
+# arm64's libseccomp, unpacked from its Debian package with package lists of its own: the machine's dpkg learns no
+# second architecture.
+ARM64_APT := -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State=$(CACHE)/arm64/state \
+  -o Dir::State::status=$(CACHE)/arm64/state/status -o Dir::Cache=$(CACHE)/arm64/cache -o APT::Sandbox::User=root \
+  -o Acquire::Languages=none
+$(CACHE)/arm64/root:
+	@mkdir -p $(CACHE)/arm64/state/lists/partial $(CACHE)/arm64/cache/archives/partial; : >$(CACHE)/arm64/state/status
+	cd $(CACHE)/arm64/cache && { apt-get $(ARM64_APT) update; apt-get $(ARM64_APT) download libseccomp-dev; } </dev/null
+	dpkg -x $(CACHE)/arm64/cache/libseccomp-dev_*_arm64.deb $@
