@@ -29,8 +29,12 @@ type folder struct {
 	node  string
 	limit Limit
 
+	// before, if set, is called before every write; tests block there.
+	before func()
+
 	// pending is what this writer added and could not yet count in .usage.
 	pending usage
+	trims   int // how often the folder was listed
 }
 
 func openFolder(path string, limit Limit) (*folder, error) {
@@ -65,6 +69,9 @@ func (f *folder) prepare() error {
 
 // write makes the file of inc appear, complete and durable.
 func (f *folder) write(inc Incident) error {
+	if f.before != nil {
+		f.before()
+	}
 	data, err := json.Marshal(bounded(inc))
 	if err != nil {
 		return err

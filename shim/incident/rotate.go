@@ -70,6 +70,7 @@ func writeUsage(file *os.File, u usage) error {
 // the limit if it is over, and returns what is left. Files that another
 // process deletes meanwhile are as good as deleted here.
 func (f *folder) trim() (usage, error) {
+	f.trims++
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
 		return usage{}, err
