@@ -146,6 +146,18 @@ func IsExec(sys Syscall) bool {
 	return sys.OK && (sys.Nr == native.exec[0] || sys.Nr == native.exec[1])
 }
 
+// Loader is the binary format for which the kernel opens an interpreter.
+type Loader int
+
+// Binary formats. LoaderNone: what is opened is the program that execve named.
+// A process that LoaderELF serves runs the program; one that LoaderScript (#!,
+// binfmt_misc) serves runs the interpreter.
+const (
+	LoaderNone Loader = iota
+	LoaderELF
+	LoaderScript
+)
+
 // InExec tells, of a thread blocked in a permission event, whether the kernel
 // is opening an interpreter for a program that it already has (ELF
 // interpreter, #! or binfmt_misc) and not the program that execve named. ok is
@@ -153,7 +165,7 @@ func IsExec(sys Syscall) bool {
 //
 // It looks at the kernel's own stack (/proc/TID/stack): a binary format's
 // loader is on it or is not. The thread has no say in that.
-func (p *FS) InExec(tid int) (in, ok bool) {
+func (p *FS) InExec(tid int) (in Loader, ok bool) {
 	in, ok, again := p.tryInExec(tid)
 	if !again {
 		return in, ok
@@ -165,11 +177,11 @@ func (p *FS) InExec(tid int) (in, ok bool) {
 	return in, ok && err == nil
 }
 
-func (p *FS) tryInExec(tid int) (in, ok, again bool) {
+func (p *FS) tryInExec(tid int) (in Loader, ok, again bool) {
 	var buf [4096]byte
 	b, err := p.read(tid, "stack", buf[:])
 	if err != nil {
-		return false, false, false
+		return LoaderNone, false, false
 	}
 	in, blocked := parseStack(b)
 	if blocked {
@@ -177,12 +189,12 @@ func (p *FS) tryInExec(tid int) (in, ok, again bool) {
 	}
 	// Not asleep yet, unless it is a kernel that writes no symbols.
 	noSymbols := len(b) > 0 && bytes.IndexByte(b, '+') < 0
-	return false, false, !noSymbols
+	return LoaderNone, false, !noSymbols
 }
 
 // parseStack reads lines "[<0>] symbol+0x1/0x2", innermost first. blocked: the
 // thread waits in fanotify.
-func parseStack(b []byte) (loader, blocked bool) {
+func parseStack(b []byte) (loader Loader, blocked bool) {
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, newline)
 		if !whole {
@@ -199,19 +211,24 @@ func parseStack(b []byte) (loader, blocked bool) {
 		switch {
 		case bytes.HasPrefix(symbol, fanotify):
 			blocked = true
-		case isLoader(symbol):
-			loader = true
+		case loader == LoaderNone:
+			loader = loaderOf(symbol)
 		}
 	}
-	return loader && blocked, blocked
+	if !blocked {
+		return LoaderNone, false
+	}
+	return loader, true
 }
 
-func isLoader(symbol []byte) bool {
+func loaderOf(symbol []byte) Loader {
 	switch string(symbol) {
-	case "load_elf_binary", "load_elf_fdpic_binary", "load_script", "load_misc_binary":
-		return true
+	case "load_elf_binary", "load_elf_fdpic_binary":
+		return LoaderELF
+	case "load_script", "load_misc_binary":
+		return LoaderScript
 	}
-	return false
+	return LoaderNone
 }
 
 var (
