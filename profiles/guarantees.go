@@ -1,0 +1,168 @@
+package profiles
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/stockade-dev/stockade/profiles/pattern"
+)
+
+// guarantees states what the plan gives for each kind of access, and refuses to enforce what this node cannot hold.
+func (c *compiler) guarantees() {
+	c.needs("fanotify permission events", c.target.Fanotify, "Linux 5.13 or newer with CONFIG_FANOTIFY_ACCESS_PERMISSIONS")
+	c.needs("seccomp user notification", c.target.SeccompNotify, "Linux 5.7 or newer and libseccomp 2.5")
+	for _, g := range []func() Guarantee{
+		c.execGuarantee, c.readGuarantee, c.writeGuarantee, c.treeGuarantee, c.filelessGuarantee,
+		c.syscallGuarantee, c.capabilityGuarantee, c.networkGuarantee, c.mountsGuarantee,
+	} {
+		c.plan.Guarantees = append(c.plan.Guarantees, g())
+	}
+}
+
+func (c *compiler) needs(what string, has Support, want string) {
+	if !c.enforce() || has == Yes {
+		return
+	}
+	problem := "this node has no " + what
+	if has == Unknown {
+		problem = "it could not be told whether this node has " + what
+	}
+	c.failProfile("spec.mode", "mode enforce cannot be held: "+problem, "it takes "+want+"; or use mode monitor")
+}
+
+// unenforced refuses a guarantee of nothing where something was declared, unless the profile accepts that.
+func (c *compiler) unenforced(word, problem string) {
+	if c.enforce() && !slices.Contains(c.profile.AllowUnenforced, word) {
+		c.failProfile("spec.allowUnenforced", problem, "add "+word+" to allowUnenforced if that is acceptable")
+	}
+}
+
+// by is the guarantee of a mechanism whose events are decided by us.
+func (c *compiler) by(kind string, has Support, mechanism, note string) Guarantee {
+	g := Guarantee{Kind: kind, By: mechanism, Note: note}
+	switch {
+	case has != Yes:
+		return Guarantee{Kind: kind, Note: "this node has no " + mechanism}
+	case !c.enforce():
+		g.Level = LevelDetect
+	case c.plan.OnViolation == Kill:
+		g.Level = LevelKill
+	default:
+		g.Level = LevelDeny
+	}
+	return g
+}
+
+func (c *compiler) execGuarantee() Guarantee {
+	return c.by(GuaranteeExec, c.target.Fanotify, "fanotify FAN_OPEN_EXEC_PERM",
+		"seen before the first instruction; what a declared interpreter does with a file it may read is not an exec")
+}
+
+func (c *compiler) readGuarantee() Guarantee {
+	return c.by(GuaranteeRead, c.target.Fanotify, "fanotify FAN_OPEN_PERM",
+		"opens only: listing directories and stat are free")
+}
+
+func (c *compiler) writeGuarantee() Guarantee {
+	const within = "an undeclared open with O_CREAT in a writable directory is refused, but may leave an empty file; truncate by path is not an open"
+	g := c.by(GuaranteeWrite, c.target.Fanotify, "fanotify FAN_OPEN_PERM and the open's flags", within)
+	if c.plan.Seal && g.Level > LevelDeny {
+		g.Level, g.By = LevelDeny, "read-only mounts; in writable directories "+g.By
+		g.Note = "outside of writable directories the kernel refuses (EROFS) and nothing is reported or killed; " + within
+	}
+	return g
+}
+
+func (c *compiler) treeGuarantee() Guarantee {
+	g := Guarantee{Kind: GuaranteeTree}
+	switch {
+	case !c.enforce():
+		g.Note = "not seen without AppArmor, which a later build uses; monitor mode leaves the mounts as they are"
+	case c.plan.Seal:
+		g.Level, g.By = LevelDeny, "read-only mounts"
+		g.Note = "refused with EROFS, not reported"
+		if len(c.plan.roots) > 0 {
+			g.Note += "; within " + c.rootList() + " unlink, rename, link, mkdir, chmod and truncate are not seen without AppArmor, which a later build uses"
+		}
+	case slices.ContainsFunc(c.plan.write.wide, func(p *pattern.Pattern) bool { return p.CoversTree("/") }):
+		g.Note = "every path is declared writable"
+	case c.target.MountSeal != Yes:
+		g.Note = "this node has no read-only mounts with writable binds; AppArmor, which a later build uses, would deny"
+		c.unenforced("filesystem", "unlink, rename, mkdir, chmod and truncate are not seen: this node has no mount seal")
+	default:
+		g.Note = "a write rule begins with a wildcard, so the root cannot be read-only; AppArmor, which a later build uses, would deny"
+		c.unenforced("filesystem", "unlink, rename, mkdir, chmod and truncate are not seen: a write rule ("+c.plan.roots[0].Pattern+") reaches into the root directory, which therefore stays writable")
+	}
+	return g
+}
+
+// rootList names a few of the writable places.
+func (c *compiler) rootList() string {
+	const most = 5
+	var names []string
+	for _, r := range c.plan.roots[:min(most, len(c.plan.roots))] {
+		names = append(names, r.Path)
+	}
+	if n := len(c.plan.roots) - most; n > 0 {
+		names = append(names, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(names, ", ")
+}
+
+func (c *compiler) filelessGuarantee() Guarantee {
+	if c.lets("memfd_create") {
+		c.unenforced("fileless", "memfd_create is declared: what is executed from such a file is not seen")
+		return Guarantee{Kind: GuaranteeFileless, Note: "memfd_create is declared: what is executed from such a file is not seen"}
+	}
+	return c.by(GuaranteeFileless, c.target.SeccompNotify, "seccomp (memfd_create) and fanotify",
+		"O_TMPFILE, /dev/shm and unlinked files are files to exec rules")
+}
+
+func (c *compiler) syscallGuarantee() Guarantee {
+	return c.by(GuaranteeSyscall, c.target.SeccompNotify, "seccomp user notification",
+		"openat2 answers ENOSYS unless it is declared by name; entries of other architectures (int 0x80, x32) are closed")
+}
+
+func (c *compiler) capabilityGuarantee() Guarantee {
+	g := Guarantee{Kind: GuaranteeCapability, Note: "monitor mode leaves the capability sets as they are"}
+	if c.enforce() {
+		g.Level, g.By = LevelDeny, "capability sets"
+		g.Note = "refused with EPERM, not reported"
+		if c.plan.NoNewPrivileges {
+			g.By += ", no_new_privs"
+		}
+	}
+	return g
+}
+
+func (c *compiler) networkGuarantee() Guarantee {
+	if len(c.plan.network) > 0 {
+		c.unenforced("network", "listen and connect rules are declared, and no mechanism of this build enforces them")
+	}
+	return Guarantee{Kind: GuaranteeNetwork, Note: "cgroup BPF, which a later build uses, would deny"}
+}
+
+// Calls that change what is mounted where, and calls that enter a namespace in which a process may do so.
+var (
+	mountCalls     = []string{"mount", "fsmount", "move_mount", "open_tree", "open_tree_attr", "pivot_root", "mount_setattr"}
+	namespaceCalls = []string{"unshare", "setns"}
+)
+
+// mountsGuarantee is about mounts made after the start: they carry no fanotify mark. To make one takes CAP_SYS_ADMIN
+// over the mount namespace, which the container has or which a new user namespace gives.
+func (c *compiler) mountsGuarantee() Guarantee {
+	admin := c.plan.capabilities["SYS_ADMIN"] != nil
+	possible := c.lets(mountCalls...) && (admin || c.lets(namespaceCalls...) || c.lets("clone", "clone3")) ||
+		admin && c.lets(namespaceCalls...)
+	if !possible {
+		g := c.by(GuaranteeMounts, c.target.SeccompNotify, "seccomp (mount and its family)", "")
+		if !c.enforce() {
+			g.Note = "monitor mode leaves the capability sets as they are; files in a mount made after the start are not seen"
+		}
+		return g
+	}
+	const problem = "mounts may be made after the start, and files in them are not watched"
+	c.unenforced("mounts", problem+": the profile declares mount calls and what gives the right to them")
+	return Guarantee{Kind: GuaranteeMounts, Note: problem}
+}
