@@ -40,7 +40,9 @@
 // # Limits
 //
 // Not seen: memfd_create, objects on mounts without a mark, directories,
-// O_PATH opens, changes of metadata. procfs refuses permission marks (EINVAL).
+// O_PATH opens, changes of metadata; on recent kernels (6.18; 6.12 still sends
+// them) device nodes, FIFOs and sockets. procfs refuses permission marks
+// (EINVAL).
 // Delivering an event opens the object in the reader: on a file system whose
 // server does not answer (FUSE, NFS) that blocks every event of the group, so
 // such mounts should not be marked with others that matter more.
