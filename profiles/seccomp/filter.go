@@ -1,18 +1,197 @@
 package seccomp
 
-import "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// The errors that a filter of ours gives, by number (errno(3)); they are the
+// same on all our architectures.
+const (
+	errnoEPERM  = 1
+	errnoENOSYS = 38
+	maxErrno    = 4095 // MAX_ERRNO, linux/err.h
+)
 
 // Filter is a compiled policy. It is immutable.
-type Filter struct{}
+type Filter struct {
+	policy  Policy
+	entries []entry
+	// rules of each name that the filter lists. No rule of a name holds:
+	// Kill. They are disjoint where their actions differ, because libseccomp
+	// promises no order among rules of one syscall.
+	rules map[string][]rule
+}
 
 // Compile checks p and works out what every syscall of its architectures gets.
-func Compile(p Policy) (*Filter, error) { return &Filter{}, nil }
+func Compile(p Policy) (*Filter, error) {
+	f := &Filter{policy: p, rules: map[string][]rule{}}
+	if err := f.addEntries(); err != nil {
+		return nil, err
+	}
+	d, err := declared(p)
+	if err != nil {
+		return nil, err
+	}
+	for name := range f.universe(d) {
+		if rules := f.expressible(name, d.rules(name)); len(rules) > 0 {
+			f.rules[name] = rules
+		}
+	}
+	return f, nil
+}
+
+func (f *Filter) addEntries() error {
+	sub, ok := subArches[f.policy.Arch]
+	if !ok {
+		return fmt.Errorf("architecture %q: want one of %q", f.policy.Arch, slices.Sorted(maps.Keys(subArches)))
+	}
+	native, _ := entryOf(f.policy.Arch)
+	f.entries = []entry{native}
+	for _, name := range slices.Sorted(slices.Values(f.policy.SubArches)) {
+		e, _ := entryOf(name)
+		if !slices.Contains(sub, name) {
+			return fmt.Errorf("further entry %q: %s has %q", name, f.policy.Arch, sub)
+		}
+		if e != f.entries[len(f.entries)-1] {
+			f.entries = append(f.entries, e)
+		}
+	}
+	return nil
+}
+
+// universe is every name that the filter has something to say about: what the
+// entries' tables hold, and what a newer libseccomp than ours may know.
+func (f *Filter) universe(d *declaration) map[string]bool {
+	all := map[string]bool{}
+	for name := range newer {
+		all[name] = true
+	}
+	for _, e := range f.entries {
+		for name := range tables()[e.name].numbers {
+			all[name] = true
+		}
+	}
+	for name := range d.defaults {
+		if !resolves(name) {
+			all[name] = true
+		}
+	}
+	return all
+}
+
+// expressible leaves out what libseccomp cannot say for several entries at
+// once, so that it falls to the default action: on 32-bit entries it compares
+// the low half of an argument only, and the opposite of a condition would
+// overlap with the condition; and it turns a rule for bind into one for x86's
+// socketcall(SYS_BIND) as well, which a notification for the whole of
+// socketcall (or ipc) would sweep away.
+func (f *Filter) expressible(name string, rules []rule) []rule {
+	if len(f.entries) == 1 {
+		return rules
+	}
+	return slices.DeleteFunc(slices.Clone(rules), func(r rule) bool {
+		return r.action == Notify && (r.conditional() || name == "socketcall" || name == "ipc")
+	})
+}
 
 // Spec is the filter as runc reads it. The same policy gives the same spec.
-func (f *Filter) Spec() *specs.LinuxSeccomp { return &specs.LinuxSeccomp{} }
+//
+// What runc makes of it beyond the rules: a syscall whose number is above
+// every listed one fails with ENOSYS (runc's own stub; every name of the table
+// is listed so that this means "newer than libseccomp"), and a name that its
+// libseccomp does not know is passed over.
+func (f *Filter) Spec() *specs.LinuxSeccomp {
+	s := &specs.LinuxSeccomp{
+		DefaultAction: specs.ActKillProcess,
+		ListenerPath:  f.policy.ListenerPath,
+	}
+	for _, e := range f.entries {
+		s.Architectures = append(s.Architectures, e.spec)
+	}
+	type group struct {
+		action Action
+		errno  uint
+	}
+	plain := map[group][]string{}
+	for _, name := range slices.Sorted(maps.Keys(f.rules)) {
+		for _, r := range f.rules[name] {
+			if len(r.args) == 0 {
+				g := group{r.action, r.errno}
+				plain[g] = append(plain[g], name)
+				continue
+			}
+			s.Syscalls = append(s.Syscalls, ociRule([]string{name}, r.action, r.errno, r.args))
+		}
+	}
+	groups := slices.SortedFunc(maps.Keys(plain), func(a, b group) int {
+		return cmp.Or(-cmp.Compare(a.action, b.action), cmp.Compare(a.errno, b.errno))
+	})
+	for _, g := range groups {
+		s.Syscalls = append(s.Syscalls, ociRule(plain[g], g.action, g.errno, nil))
+	}
+	return s
+}
+
+func ociRule(names []string, a Action, errno uint, args []specs.LinuxSeccompArg) specs.LinuxSyscall {
+	r := specs.LinuxSyscall{Names: names, Args: args}
+	switch a {
+	case Allow:
+		r.Action = specs.ActAllow
+	case Notify:
+		r.Action = specs.ActNotify
+	case Errno:
+		r.Action, r.ErrnoRet = specs.ActErrno, &errno
+	default:
+		r.Action = specs.ActKillProcess
+	}
+	return r
+}
 
 // Verdict is what the kernel will do with c under this filter.
-func (f *Filter) Verdict(c Call) Verdict { return Verdict{} }
+func (f *Filter) Verdict(c Call) Verdict {
+	if c.Arch == "" {
+		c.Arch = f.policy.Arch
+	}
+	i := slices.IndexFunc(f.entries, func(e entry) bool { return e.name == c.Arch })
+	if i < 0 {
+		return Verdict{Action: Kill, Why: "the " + c.Arch + " entry is not declared"}
+	}
+	t := tables()[c.Arch]
+	if c.Name == "" {
+		c.Name = t.names[c.Nr]
+	}
+	if _, ok := t.numbers[c.Name]; !ok {
+		return f.unnumbered(c, t)
+	}
+	for _, r := range f.rules[c.Name] {
+		if r.holds(&c.Args, f.entries[i].wide) {
+			return Verdict{Action: r.action, Errno: r.errno, Why: r.why}
+		}
+	}
+	return Verdict{Action: Kill, Why: "not declared with these arguments"}
+}
+
+// unnumbered is a syscall that this libseccomp has no number for on the entry.
+func (f *Filter) unnumbered(c Call, t *table) Verdict {
+	enosys := Verdict{Action: Errno, Errno: errnoENOSYS}
+	switch {
+	case c.Name == "" && c.Nr > t.last:
+		enosys.Why = fmt.Sprintf("number %d is newer than %s", c.Nr, libVersion())
+	case c.Name == "":
+		return Verdict{Action: Kill, Why: fmt.Sprintf("no syscall has the number %d", c.Nr)}
+	case newer[c.Name] != 0:
+		enosys.Why = "newer than " + libVersion()
+	default:
+		enosys.Why = "does not exist on " + c.Arch
+	}
+	return enosys
+}
 
 // Decide compiles p and gives its verdict on one syscall of p.Arch.
 func Decide(p Policy, name string, args [6]uint64) (Verdict, error) {
@@ -20,20 +199,8 @@ func Decide(p Policy, name string, args [6]uint64) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
+	if name == "" {
+		return Verdict{}, errors.New("no syscall is named")
+	}
 	return f.Verdict(Call{Name: name, Args: args}), nil
 }
-
-// Check says whether name can stand in Policy.Names: a syscall that
-// libseccomp knows on amd64 or arm64, or a set. The error suggests the
-// nearest name.
-func Check(name string) error { return nil }
-
-// Known is Check as a question.
-func Known(name string) bool { return Check(name) == nil }
-
-// Sets lists the names of the sets, sorted.
-func Sets() []string { return nil }
-
-// Names lists the syscalls that a set ("@default") holds on arch, sorted,
-// those with conditions on arguments or capabilities included.
-func Names(set, arch string) ([]string, error) { return nil, nil }

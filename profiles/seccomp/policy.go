@@ -70,7 +70,22 @@ type Call struct {
 	// "arm". Empty means the policy's own Arch.
 	Arch string
 	Name string
+	Nr   int // looked at when Name is empty
 	Args [6]uint64
+}
+
+func (a Action) String() string {
+	switch a {
+	case Kill:
+		return "kill"
+	case Notify:
+		return "notify"
+	case Errno:
+		return "errno"
+	case Allow:
+		return "allow"
+	}
+	return "unknown"
 }
 
 // Build compiles p to what runc reads from config.json.

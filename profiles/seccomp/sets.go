@@ -1,0 +1,119 @@
+package seccomp
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// conditionalSets are the parts of @default whose names would say more when
+// they stood by themselves: the same calls with moby's conditions on their
+// arguments.
+var conditionalSets = []string{"@clone", "@personality", "@socket"}
+
+// Sets lists the names of the sets, sorted.
+func Sets() []string {
+	s := append([]string{"@default", "@runtime"}, conditionalSets...)
+	slices.Sort(s)
+	return s
+}
+
+// Names lists the syscalls that a set ("@default") holds on arch, sorted,
+// those with conditions on arguments or capabilities included.
+func Names(set, arch string) ([]string, error) {
+	if err := Check(set); err != nil {
+		return nil, err
+	}
+	t, ok := tables()[arch]
+	if !ok {
+		return nil, fmt.Errorf("architecture %q: want one of %q", arch, slices.Sorted(maps.Keys(subArches)))
+	}
+	var all []string
+	switch set {
+	case "@default":
+		all = everyDefaultName()
+	case "@runtime":
+		all = slices.Collect(maps.Keys(runtimeNames(false)))
+	case "@clone":
+		all = []string{"clone", "clone3"}
+	default:
+		all = []string{strings.TrimPrefix(set, "@")}
+	}
+	all = slices.DeleteFunc(all, func(name string) bool { _, ok := t.numbers[name]; return !ok && newer[name] == 0 })
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// Check says whether name can stand in Policy.Names: a syscall that
+// libseccomp knows, or one newer than it, or a set. The error suggests the
+// nearest name.
+func Check(name string) error {
+	if !strings.HasPrefix(name, "@") {
+		return checkSyscall(name)
+	}
+	if slices.Contains(Sets(), name) {
+		return nil
+	}
+	return fmt.Errorf("no set of syscalls is named %q: there are %s", name, strings.Join(Sets(), ", "))
+}
+
+// Known is Check as a question.
+func Known(name string) bool { return Check(name) == nil }
+
+func checkSyscall(name string) error {
+	if newer[name] != 0 || (name != "" && resolves(name)) {
+		return nil
+	}
+	if best, ok := nearest(name, everyName()); ok {
+		return fmt.Errorf("no syscall is named %q: did you mean %q?", name, best)
+	}
+	return fmt.Errorf("no syscall is named %q (%s)", name, libVersion())
+}
+
+var everyName = sync.OnceValue(func() []string {
+	all := slices.Collect(maps.Keys(newer))
+	for _, t := range tables() {
+		all = slices.AppendSeq(all, maps.Keys(t.numbers))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+})
+
+// nearest finds the candidate with the fewest edits, at most a third of the
+// name's length and never more than three.
+func nearest(name string, candidates []string) (string, bool) {
+	best, limit := "", min(3, max(1, len(name)/3))
+	folded := strings.ToLower(name)
+	for _, c := range candidates {
+		if d := edits(folded, c, limit); d <= limit && (best == "" || d < limit) {
+			best, limit = c, d
+		}
+	}
+	return best, best != ""
+}
+
+// edits is the Levenshtein distance, or any number above limit when it is
+// greater than limit.
+func edits(a, b string, limit int) int {
+	if len(a)-len(b) > limit || len(b)-len(a) > limit {
+		return limit + 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
