@@ -19,6 +19,12 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # glibc's resolver and user database cannot be linked statically: Go's own are used instead.
 STATIC := -trimpath -tags "netgo osusergo" -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
 PURE := -trimpath -ldflags '$(LDFLAGS)'
+# The guard is small on purpose and needs no libseccomp.
+PURE_CMDS := $(patsubst %/main.go,./%,$(wildcard cmd/stockade-guard/main.go))
+CGO_CMDS := $(filter-out $(PURE_CMDS),$(patsubst %/main.go,./%,$(wildcard cmd/*/main.go)))
+ARM64 := $(CACHE)/arm64/root/usr
+ARM64_CC := CC=aarch64-linux-gnu-gcc CGO_CFLAGS=-I$(ARM64)/include CGO_LDFLAGS=-L$(ARM64)/lib/aarch64-linux-gnu \
+  PKG_CONFIG_LIBDIR=$(ARM64)/lib/aarch64-linux-gnu/pkgconfig
 
 # Packages that the build needs; `make deps` installs what is missing.
 BUILD_DEPS := gcc libc6-dev libseccomp-dev
@@ -37,21 +43,13 @@ deps: ## install the Debian packages that the build needs, only those that are m
 	@$(call apt-install,$(BUILD_DEPS))
 
 build: deps bin/containerd ## build bin/: the shim, the guard, the CLI (static), with containerd, ctr and runc beside them
-	@for c in $(wildcard cmd/*); do \
-	  case $$c in \
-	    cmd/stockade-guard) set -x; CGO_ENABLED=0 go build $(PURE) -o bin/ ./$$c ;; \
-	    *) set -x; CGO_ENABLED=1 go build $(STATIC) -o bin/ ./$$c ;; \
-	  esac; { set +x; } 2>/dev/null; done
+	$(if $(CGO_CMDS),CGO_ENABLED=1 go build $(STATIC) -o bin/ $(CGO_CMDS))
+	$(if $(PURE_CMDS),CGO_ENABLED=0 go build $(PURE) -o bin/ $(PURE_CMDS))
 
 build-arm64: $(CACHE)/arm64/root ## cross-build bin/arm64/ (compiler from Debian, libseccomp unpacked under .cache)
 	@$(call apt-install,$(ARM64_DEPS))
-	@for c in $(wildcard cmd/*); do set -x; \
-	  GOARCH=arm64 CGO_ENABLED=$$([ $$c = cmd/stockade-guard ] && echo 0 || echo 1) CC=aarch64-linux-gnu-gcc \
-	  CGO_CFLAGS="-I$(CACHE)/arm64/root/usr/include" CGO_LDFLAGS="-L$(CACHE)/arm64/root/usr/lib/aarch64-linux-gnu" \
-	  PKG_CONFIG_LIBDIR=$(CACHE)/arm64/root/usr/lib/aarch64-linux-gnu/pkgconfig \
-	  go build $$([ $$c = cmd/stockade-guard ] || echo -tags netgo,osusergo) -trimpath \
-	    -ldflags "$(LDFLAGS) $$([ $$c = cmd/stockade-guard ] || echo '-linkmode external -extldflags -static')" \
-	    -o bin/arm64/ ./$$c; { set +x; } 2>/dev/null; done
+	$(if $(CGO_CMDS),GOARCH=arm64 CGO_ENABLED=1 $(ARM64_CC) go build $(STATIC) -o bin/arm64/ $(CGO_CMDS))
+	$(if $(PURE_CMDS),GOARCH=arm64 CGO_ENABLED=0 go build $(PURE) -o bin/arm64/ $(PURE_CMDS))
 
 test: build ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
 	@rc=0; $(GOTEST) $(UNIT) || rc=1; \
