@@ -83,6 +83,9 @@ const (
 	ReasonSession
 	ReasonNotImage
 	ReasonArguments
+	ReasonMount
+	ReasonProgram
+	ReasonUnlinked
 )
 
 var reasonNames = [...]string{
@@ -98,6 +101,9 @@ var reasonNames = [...]string{
 	"session programs are declared under sessions",
 	"not a file of the image, or changed since",
 	"declared, but not with these arguments or through this architecture's entry",
+	"through a mount that was made after the container started",
+	"by a program that was never admitted",
+	"a file that has no name any more",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }

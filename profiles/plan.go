@@ -41,6 +41,7 @@ type Plan struct {
 // Subject is who tries.
 type Subject struct {
 	Exe         string // container path of the process's current executable; "" if there is none
+	Script      string // container path of the #! script that the process runs, its executable being the interpreter; "" if none
 	UID         uint32 // real
 	Session     bool   // the process belongs to an exec session
 	SessionRoot bool   // it is about to become the session's first program
@@ -127,6 +128,24 @@ func (p *Plan) cover(dir string, covers, couldMatch func(*pattern.Pattern, strin
 	}
 	return CoverNone
 }
+
+// CoverPath says what all subjects may do with the file at path itself. It is never more than what Decide allows.
+func (p *Plan) CoverPath(path string) Cover {
+	switch {
+	case p.read.denies(path):
+		return CoverNone
+	case p.write.free(path) && !p.write.denies(path):
+		return CoverWrite
+	case p.read.free(path):
+		return CoverRead
+	case p.read.imageForAll:
+		return CoverImage
+	}
+	return CoverNone
+}
+
+// Refuse is the verdict on an access that no rule can allow, for a reason that lies in how it was made.
+func (p *Plan) Refuse(why Reason) Verdict { return Verdict{Action: p.violation(), Reason: why} }
 
 // ExecBelow reports whether a rule could let dir itself or something below it be executed, by anyone. With an @image
 // rule it is true for every dir, since any may hold files of the image; for a mount that holds none ask ExecNamedBelow.

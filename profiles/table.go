@@ -37,12 +37,35 @@ func (e *entry) free() bool {
 
 // applies reports whether the rule speaks of this subject at all.
 func (e *entry) applies(s *Subject) bool {
-	return (!e.session || s.Session || s.SessionRoot) && (e.program == nil || e.program.Match(s.Exe))
+	return (!e.session || s.Session || s.SessionRoot) && (e.program == nil || s.runs(e.program.Match))
+}
+
+// runs reports whether the subject's executable, or the script that it interprets, is one of match's.
+func (s *Subject) runs(match func(string) bool) bool {
+	return match(s.Exe) || s.Script != "" && match(s.Script)
+}
+
+// free reports whether an allow rule by path, without condition, matches path.
+func (t *table) free(path string) (free bool) {
+	t.set.Lookup(path, func(i int) bool {
+		free = !t.entries[i].deny && t.entries[i].free()
+		return !free
+	})
+	return free
+}
+
+// denies reports whether a deny rule, under whatever condition, matches path.
+func (t *table) denies(path string) (denied bool) {
+	t.set.Lookup(path, func(i int) bool {
+		denied = t.entries[i].deny
+		return !denied
+	})
+	return denied
 }
 
 // unmet returns the first condition of the rule that does not hold, or 0.
 func (e *entry) unmet(a *Access) Reason {
-	if len(e.from) > 0 && !matchesAny(e.from, a.Subject.Exe) {
+	if len(e.from) > 0 && !a.Subject.runs(func(exe string) bool { return matchesAny(e.from, exe) }) {
 		return ReasonFrom
 	}
 	if len(e.rule.UID) > 0 && !slices.Contains(e.rule.UID, a.Subject.UID) {
