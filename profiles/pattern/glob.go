@@ -130,6 +130,24 @@ func textOf(chars []char) string {
 	return string(text)
 }
 
+// inner returns the longest literal text that begins with a / and stands after the first wildcard: "/c" in /a/*/c*.
+func (g *glob) inner() string {
+	var from, to int
+	for i := len(g.prefix); i < len(g.chars); i++ {
+		if c := g.chars[i]; c.kind != literal || c.byte != '/' {
+			continue
+		}
+		end := i + 1
+		for end < len(g.chars) && g.chars[end].kind == literal && g.loops[end] == noLoop {
+			end++
+		}
+		if end-i > to-from {
+			from, to = i, end
+		}
+	}
+	return textOf(g.chars[from:to])
+}
+
 func (g *glob) match(path string) bool {
 	if g.shape == exact {
 		return path == g.prefix

@@ -52,20 +52,24 @@ func parse(text string) ([][]token, error) {
 	case len(text) > maxLength:
 		return nil, p.fail(maxLength, fmt.Sprintf("it has %d bytes", len(text)), fmt.Sprintf("a path has at most %d", maxLength))
 	}
-	sequences := [][]token{nil}
+	sequences := [][]token{make([]token, 0, len(text))}
 	for p.pos < len(text) {
-		choices, err := p.next()
-		if err != nil {
-			return nil, err
-		}
-		if len(choices) == 1 {
-			for i := range sequences {
-				sequences[i] = append(sequences[i], choices[0]...)
+		if text[p.pos] == '{' {
+			choices, err := p.braces()
+			if err != nil {
+				return nil, err
+			}
+			if sequences, err = p.product(sequences, choices); err != nil {
+				return nil, err
 			}
 			continue
 		}
-		if sequences, err = p.product(sequences, choices); err != nil {
+		tok, err := p.token()
+		if err != nil {
 			return nil, err
+		}
+		for i := range sequences {
+			sequences[i] = append(sequences[i], tok)
 		}
 	}
 	return p.possible(sequences)
@@ -73,15 +77,6 @@ func parse(text string) ([][]token, error) {
 
 func (p *parser) fail(at int, problem, want string) error {
 	return &Error{Pattern: p.text, Offset: at, Problem: problem, Want: want}
-}
-
-// next reads one element: a token, or the alternatives of a brace.
-func (p *parser) next() ([][]token, error) {
-	if p.text[p.pos] == '{' {
-		return p.braces()
-	}
-	tok, err := p.token()
-	return [][]token{{tok}}, err
 }
 
 func (p *parser) token() (token, error) {
@@ -293,26 +288,24 @@ func (p *parser) check(toks []token) error {
 }
 
 func (p *parser) checkComponent(toks []token, slash int, last bool) error {
-	fixed, stars := 0, false
-	var name strings.Builder
+	fixed, dots, stars := 0, 0, 0
 	for _, t := range toks {
-		switch t.kind {
-		case star, doubleStar:
-			stars = true
-		case literal:
-			name.WriteByte(t.char)
-			fixed++
-		default:
-			fixed++
+		switch {
+		case t.kind == star || t.kind == doubleStar:
+			stars++
+			continue
+		case t.kind == literal && t.char == '.':
+			dots++
 		}
+		fixed++
 	}
 	switch {
 	case len(toks) == 0 && last:
 		return p.fail(slash, "a / at the end", "write the directory without it, or /** after it for everything below")
 	case len(toks) == 0:
 		return p.fail(slash, "an empty component (//)", "write one /")
-	case !stars && fixed == name.Len() && (name.String() == "." || name.String() == ".."):
-		return p.fail(toks[0].at, fmt.Sprintf("the component %s", name.String()), "paths are compared after they are resolved: write the path it leads to")
+	case stars == 0 && dots == fixed && dots <= 2:
+		return p.fail(toks[0].at, "the component "+"..."[:dots], "paths are compared after they are resolved: write the path it leads to")
 	case fixed > maxName:
 		return p.fail(toks[0].at, fmt.Sprintf("a name of %d bytes", fixed), fmt.Sprintf("the kernel knows names of at most %d, so this cannot match", maxName))
 	}

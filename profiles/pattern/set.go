@@ -3,15 +3,17 @@ package pattern
 import "fmt"
 
 // Set holds many patterns and finds those that match a path in a time that hardly depends on how many there are: exact
-// paths by a hash table, the others by a tree of their literal beginnings or endings, whichever fewer patterns share.
-// Only patterns whose literal ends both fit are run.
+// paths by a hash table, the others by a tree of a text that every match contains: its beginning, its end, or one within
+// it that begins with /, whichever fewer patterns share. Only patterns whose text is found are tried. Patterns which
+// differ in nothing but their wildcards are tried one by one.
 type Set struct {
 	exact    map[string]span
 	owners   []int32 // of exact paths, cut by spans: indices of patterns
 	globs    []glob
 	globOf   []int32 // the pattern's index of each glob
 	prefixes tree    // of globs
-	suffixes tree    // of globs
+	suffixes tree    // of globs, backwards
+	inner    tree    // of globs, to be found at any /
 }
 
 // span is a part of a slice.
@@ -62,23 +64,36 @@ func (s *Set) indexExact(paths []entry) {
 	}
 }
 
-// indexGlobs puts each glob into the tree where it has less company.
+// crowd is how many patterns may share a beginning before another way to find them is worth its price.
+const crowd = 8
+
+// indexGlobs puts each glob into the tree where it has least company.
 func (s *Set) indexGlobs() {
-	beginnings, endings := map[string]int{}, map[string]int{}
-	for i := range s.globs {
-		beginnings[s.globs[i].prefix]++
-		endings[s.globs[i].suffix]++
-	}
-	var forward, backward []entry
+	beginnings, endings, inners := map[string]int{}, map[string]int{}, map[string]int{}
+	inner := make([]string, len(s.globs))
 	for i := range s.globs {
 		g := &s.globs[i]
-		if g.suffix != "" && endings[g.suffix] < beginnings[g.prefix] {
+		inner[i] = g.inner()
+		beginnings[g.prefix]++
+		endings[g.suffix]++
+		inners[inner[i]]++
+	}
+	var forward, backward, within []entry
+	for i := range s.globs {
+		g := &s.globs[i]
+		first, last, middle := beginnings[g.prefix], endings[g.suffix], inners[inner[i]]
+		switch {
+		case first <= crowd || g.suffix == "" && inner[i] == "":
+			forward = append(forward, entry{g.prefix, int32(i)})
+		case g.suffix != "" && last < first && (inner[i] == "" || last <= middle):
 			backward = append(backward, entry{reversed(g.suffix), int32(i)})
-		} else {
+		case inner[i] != "" && middle < first:
+			within = append(within, entry{inner[i], int32(i)})
+		default:
 			forward = append(forward, entry{g.prefix, int32(i)})
 		}
 	}
-	s.prefixes, s.suffixes = newTree(forward), newTree(backward)
+	s.prefixes, s.suffixes, s.inner = newTree(forward), newTree(backward), newTree(within)
 }
 
 func reversed(text string) string {
@@ -90,7 +105,7 @@ func reversed(text string) string {
 }
 
 // Lookup calls found with the index of each pattern that matches the path, in no particular order, until found
-// returns false. A pattern whose braces match in two ways may be given twice. Lookup itself allocates nothing.
+// returns false. A pattern that matches in two ways may be given twice. Lookup itself allocates nothing.
 func (s *Set) Lookup(path string, found func(i int) bool) {
 	if at, ok := s.exact[path]; ok {
 		for _, i := range s.owners[at.from:at.to] {
@@ -99,20 +114,29 @@ func (s *Set) Lookup(path string, found func(i int) bool) {
 			}
 		}
 	}
-	for c := s.prefixes.walk(path, false); c.next(); {
+	if !s.try(s.prefixes.walk(path, false), path, found) || !s.try(s.suffixes.walk(path, true), path, found) {
+		return
+	}
+	if len(s.inner.items) == 0 {
+		return
+	}
+	for i := 1; i < len(path); i++ {
+		if path[i] == '/' && !s.try(s.inner.walk(path[i:], false), path, found) {
+			return
+		}
+	}
+}
+
+// try matches the globs that a walk comes past; false means that found has had enough.
+func (s *Set) try(c cursor, path string, found func(i int) bool) bool {
+	for c.next() {
 		for _, i := range c.values() {
 			if s.globs[i].match(path) && !found(int(s.globOf[i])) {
-				return
+				return false
 			}
 		}
 	}
-	for c := s.suffixes.walk(path, true); c.next(); {
-		for _, i := range c.values() {
-			if s.globs[i].match(path) && !found(int(s.globOf[i])) {
-				return
-			}
-		}
-	}
+	return true
 }
 
 // MatchAny reports whether any pattern of the set matches the path.
