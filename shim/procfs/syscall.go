@@ -88,8 +88,8 @@ var (
 // can be known.
 type table struct {
 	flags map[int]int // number -> argument
-	creat int
-	exec  [2]int // execve, execveat
+	creat int         // 0: none
+	exec  [2]int      // execve, execveat
 }
 
 // No number below means, in the 32-bit table of the same machine, a call that
@@ -106,7 +106,6 @@ var tables = map[string]table{
 	},
 	"arm64": {
 		flags: map[int]int{56: 2, 265: 2}, // openat, open_by_handle_at
-		creat: -1,
 		exec:  [2]int{221, 281},
 	},
 }
@@ -125,7 +124,7 @@ func (t table) openFlags(sys Syscall) (int, bool) {
 	if !sys.OK {
 		return 0, false
 	}
-	if sys.Nr == t.creat {
+	if t.creat > 0 && sys.Nr == t.creat {
 		return unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC, true
 	}
 	arg, ok := t.flags[sys.Nr]
@@ -143,7 +142,7 @@ func OpensToWrite(flags int) bool {
 
 // IsExec reports whether the call is execve(2) or execveat(2).
 func IsExec(sys Syscall) bool {
-	return sys.OK && (sys.Nr == native.exec[0] || sys.Nr == native.exec[1])
+	return sys.OK && sys.Nr > 0 && (sys.Nr == native.exec[0] || sys.Nr == native.exec[1])
 }
 
 // Loader is the binary format for which the kernel opens an interpreter.
