@@ -1,0 +1,196 @@
+package enforce
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/cgroup"
+	"github.com/stockade-dev/stockade/shim/procfs"
+)
+
+// Image tells which files of the container's root are the image's, unchanged.
+type Image interface {
+	Unchanged(path string, readOnly bool) bool
+	Untouched(dir string, readOnly bool) bool
+}
+
+// Config is what the enforcement of one container is made of.
+type Config struct {
+	ID     string
+	Init   int // pid of the container's first process, parked before its program
+	Plan   *profiles.Plan
+	Image  Image
+	Tmpfs  []string // destinations of the tmpfs mounts that the runtime made for this container alone
+	Report func(Violation)
+}
+
+// Container is one container's fence: its plan, what its mounts are, and what its processes run.
+type Container struct {
+	id     string
+	plan   *profiles.Plan
+	image  Image
+	cg     *cgroup.Cgroup
+	init   int
+	root   int               // O_PATH fd of the container's root, for ignore marks
+	mounts map[uint64]*mount // by mount id; not changed after it was armed
+	report func(Violation)
+	proc   *procfs.FS
+	uids   []idRange
+	hashes hashCache
+	table  table
+
+	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
+	execs atomic.Int32 // exec sessions that the runtime is setting up right now
+
+	mu      sync.Mutex
+	ignored map[string]bool // directories and files already looked at for an ignore mark; guarded by mu
+}
+
+// newContainer takes hold of what killing and marking need.
+func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
+	c := &Container{
+		id: cfg.ID, plan: cfg.Plan, image: cfg.Image, init: cfg.Init, root: -1, report: cfg.Report,
+		proc:    proc,
+		ignored: map[string]bool{},
+	}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if c.cg, err = cgroup.Open(cfg.Init); err != nil {
+		return nil, fmt.Errorf("container's cgroup: %w", err)
+	}
+	name := fmt.Sprintf("/proc/%d/root", cfg.Init)
+	if c.root, err = unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, &os.PathError{Op: "open container root", Path: name, Err: err}
+	}
+	if c.uids, err = readIDMap(cfg.Init); err != nil {
+		return nil, err
+	}
+	c.table.proc = proc
+	start, err := proc.StartTime(cfg.Init)
+	if err != nil {
+		return nil, fmt.Errorf("container's first process: %w", err)
+	}
+	c.table.set(cfg.Init, program{start: start, runtime: true})
+	return c, nil
+}
+
+func (c *Container) close() {
+	if c.root >= 0 {
+		_ = unix.Close(c.root)
+		c.root = -1
+	}
+	for _, m := range c.mounts {
+		m.close()
+	}
+	if c.cg != nil {
+		c.cg.Close()
+	}
+}
+
+// Cgroup is the container's cgroup, for the guard.
+func (c *Container) Cgroup() *cgroup.Cgroup { return c.cg }
+
+// Kill ends every process of the container; nothing of it is let through any more. It is safe to call again.
+func (c *Container) Kill() error {
+	c.dead.Store(true)
+	return c.cg.Kill()
+}
+
+// Session tells that the process pid, still the runtime's own code, is about to become the first program of an exec
+// session (or the container's first program, which is known already).
+func (c *Container) Session(pid int) error {
+	if pid == c.init {
+		return nil
+	}
+	start, err := c.proc.StartTime(pid)
+	if err != nil {
+		return err
+	}
+	if p, known := c.table.get(pid, start); known && !p.runtime {
+		return nil // it has gone on to its program already
+	}
+	c.table.set(pid, program{start: start, runtime: true, session: true})
+	return nil
+}
+
+// ExecBegin and ExecEnd stand around the runtime's setting up of an exec session: meanwhile the runtime's own
+// processes are in the container's cgroup, and events of processes that nobody knows wait for Session to name them.
+func (c *Container) ExecBegin() { c.execs.Add(1) }
+
+// ExecEnd ends what ExecBegin began. pid is the session's process, 0 if there is none.
+func (c *Container) ExecEnd(pid int) {
+	if pid > 0 {
+		_ = c.Session(pid) // it may have ended already
+	}
+	c.execs.Add(-1)
+}
+
+// lineage returns the record of the nearest ancestor that has one: a forked child runs its parent's program.
+func (c *Container) lineage(th procfs.Thread) program {
+	for _, a := range c.proc.Ancestors(th.TGID, 32) {
+		if p, ok := c.table.get(a.PID, a.StartTime); ok {
+			p.forked = true
+			return p
+		}
+	}
+	return program{}
+}
+
+// isRuntime says whether a process of the container's cgroup is still the runtime's own code: a child of a process
+// that is outside the container and was started by this shim. Orphans of a container never come to have such a
+// parent: they are handed to their namespace's init, or to the shim itself.
+func (c *Container) isRuntime(th procfs.Thread) bool {
+	if th.PPID == os.Getpid() {
+		return false
+	}
+	parent, err := c.proc.Thread(th.PPID)
+	if err != nil || parent.PPID != os.Getpid() {
+		return false
+	}
+	path, err := c.proc.CgroupPath(th.PPID)
+	return err == nil && !c.cg.Contains(path)
+}
+
+// idRange is one line of a user namespace's uid_map (user_namespaces(7)).
+type idRange struct{ inside, outside, count uint32 }
+
+func readIDMap(pid int) ([]idRange, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/uid_map", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var ranges []idRange
+	for {
+		var r idRange
+		n, err := fmt.Fscan(f, &r.inside, &r.outside, &r.count)
+		if n == 0 {
+			return ranges, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("parse %s: %w", f.Name(), err)
+		}
+		ranges = append(ranges, r)
+	}
+}
+
+// uid turns the host's number of a user into the container's: rules are written in the container's.
+func (c *Container) uid(host uint32) uint32 {
+	for _, r := range c.uids {
+		if host >= r.outside && host-r.outside < r.count {
+			return host - r.outside + r.inside
+		}
+	}
+	return overflowUID
+}
+
+// overflowUID is what the kernel shows for a user that a namespace does not map: /proc/sys/kernel/overflowuid.
+const overflowUID = 65534

@@ -1,0 +1,211 @@
+package enforce
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/fanotify"
+	"github.com/stockade-dev/stockade/shim/procfs"
+)
+
+var (
+	errNeedsHash = errors.New("the object's sha256 is needed")
+	errNotYet    = errors.New("the process is not known yet")
+)
+
+// judgement is one fanotify event on its way from the kernel's facts to a verdict.
+type judgement struct {
+	c    *Container
+	proc *procfs.FS
+	ev   fanotify.Event
+	sum  string
+
+	th      procfs.Thread
+	start   uint64      // of the process
+	self    program     // what it runs, as far as that is recorded
+	exe     procfs.Exe  // the file it runs
+	file    procfs.File // the object
+	mount   *mount
+	flags   uint64
+	access  profiles.Access
+	verdict profiles.Verdict
+	why     profiles.Reason // set when it is not for the plan to say no: how the access was made
+	quiet   bool            // an ignore mark may follow
+}
+
+// judge gathers the facts and asks the plan. Nothing in it waits for another process.
+func (j *judgement) judge() error {
+	var err error
+	if j.th, err = j.proc.Thread(j.ev.TID); err != nil {
+		return err
+	}
+	if j.start, err = j.proc.StartTime(j.th.TGID); err != nil {
+		return err
+	}
+	own, known := j.c.table.get(j.th.TGID, j.start)
+	j.self = own
+	if !known {
+		if done, err := j.unknown(); done || err != nil {
+			return err
+		}
+	}
+	if !j.ev.Exec() {
+		if j.self.runtime && !j.self.forked {
+			j.verdict = profiles.Verdict{Action: profiles.Allow}
+			return nil
+		}
+		return j.open()
+	}
+	return j.exec()
+}
+
+// unknown looks at a process without a record of its own: a forked child, or the runtime's own code on its way into
+// an exec session. done: it may go on.
+func (j *judgement) unknown() (done bool, err error) {
+	starting := j.c.execs.Load() > 0
+	if starting && !j.ev.Exec() && j.c.isRuntime(j.th) {
+		j.verdict = profiles.Verdict{Action: profiles.Allow}
+		return true, nil
+	}
+	if !starting && !j.c.table.hasLineages() {
+		return false, nil
+	}
+	j.self = j.c.lineage(j.th)
+	if j.self.start == 0 && starting {
+		return false, errNotYet // the runtime's word about it is on its way
+	}
+	return false, nil
+}
+
+// object looks at the opened file itself.
+func (j *judgement) object() error {
+	var err error
+	if j.file, err = j.proc.FD(j.ev.FD); err != nil {
+		return err
+	}
+	j.access.Path = j.file.Path
+	if j.mount = j.c.mounts[j.file.Mount]; j.mount == nil {
+		j.why = profiles.ReasonMount
+	}
+	return nil
+}
+
+// subject looks at the program that tries. A process that runs a file nobody admitted became it behind our back.
+func (j *judgement) subject() error {
+	var err error
+	if j.exe, err = j.proc.Exe(j.th.TGID); err != nil {
+		return err
+	}
+	s := profiles.Subject{Exe: j.exe.Path, UID: j.c.uid(j.th.UID), Session: j.self.session}
+	if j.self.script && j.self.path != "" {
+		s.Script = j.self.path
+	}
+	if j.self.runtime && !j.self.forked {
+		s.Exe = "" // the runtime's own code is no program of the container
+	} else if !j.c.table.known(identity{j.exe.Dev, j.exe.Ino}) {
+		j.why = profiles.ReasonProgram
+	}
+	j.access.Subject = s
+	return nil
+}
+
+// open judges an open that is not part of an exec.
+func (j *judgement) open() error {
+	sys, err := j.proc.Syscall(j.ev.TID)
+	if err != nil {
+		return err
+	}
+	if procfs.IsExec(sys) {
+		// Within one execve the kernel opens the program and its interpreters, each of which was asked about as such.
+		j.verdict = profiles.Verdict{Action: profiles.Allow}
+		return nil
+	}
+	if err := errors.Join(j.object(), j.subject()); err != nil {
+		return err
+	}
+	flags, known := procfs.OpenFlags(sys)
+	j.flags = uint64(flags)
+	j.access.Kind = j.openKind(flags, known)
+	return j.decide()
+}
+
+// openKind tells reading from writing by the flags in the blocked thread's own registers. Where they are not there
+// (openat2, io_uring, a 32-bit entry) it is writing, unless the mount makes that impossible.
+func (j *judgement) openKind(flags int, known bool) profiles.Kind {
+	device := j.file.Mode&unix.S_IFMT != unix.S_IFREG
+	if j.mount != nil && j.mount.readOnly && !device {
+		return profiles.Read
+	}
+	if !known || procfs.OpensToWrite(flags) {
+		return profiles.Write
+	}
+	return profiles.Read
+}
+
+// exec judges an OPEN_EXEC_PERM event: a program, or an interpreter that the kernel opens for one.
+func (j *judgement) exec() error {
+	inside, ok := j.proc.InExec(j.ev.TID)
+	if err := errors.Join(j.object(), j.subject()); err != nil {
+		return err
+	}
+	j.access.Kind = profiles.Exec
+	file := identity{j.file.Dev, j.file.Ino}
+	if ok && inside != procfs.LoaderNone && j.why == 0 {
+		script := inside == procfs.LoaderScript
+		if j.c.table.interpreter(j.ev.TID, j.th.TGID, file, script) {
+			j.access.Interpreter = true
+			return j.decide()
+		}
+	}
+	j.access.Subject.SessionRoot = j.self.session && j.self.runtime && !j.self.forked
+	if j.c.plan.NeedsHash(j.access.Path) && !j.hash() {
+		return errNeedsHash
+	}
+	if err := j.decide(); err != nil {
+		return err
+	}
+	if a := j.verdict.Action; a == profiles.Allow || a == profiles.Report {
+		j.c.table.admit(j.ev.TID, j.th.TGID, program{
+			start: j.start, file: file, path: j.access.Path, session: j.self.session,
+		})
+	}
+	return nil
+}
+
+// hash sets the object's sha256 if it is known.
+func (j *judgement) hash() bool {
+	if j.access.SHA256 = j.sum; j.sum == "" {
+		j.access.SHA256, _ = j.c.hashes.get(j.ev.FD)
+	}
+	return j.access.SHA256 != ""
+}
+
+// decide asks the plan.
+func (j *judgement) decide() error {
+	a := &j.access
+	if j.mount != nil && j.mount.image && a.Kind != profiles.Write && !j.file.Deleted {
+		a.Image = j.c.image.Unchanged(a.Path, j.mount.readOnly)
+	}
+	if j.why == 0 && a.Kind == profiles.Exec && j.file.Deleted {
+		j.why = profiles.ReasonUnlinked
+	}
+	if j.why != 0 {
+		j.verdict = j.c.plan.Refuse(j.why)
+		return nil
+	}
+	j.verdict = j.c.plan.Decide(a)
+	j.quiet = a.Kind != profiles.Exec
+	return nil
+}
+
+// violation is the judgement as evidence.
+func (j *judgement) violation() Violation {
+	v := Violation{Access: j.access, Verdict: j.verdict, Flags: j.flags}
+	if j.why == 0 {
+		v.Suggest = j.c.plan.Suggest(&j.access)
+	}
+	v.witness(j.proc, j.th)
+	return v
+}

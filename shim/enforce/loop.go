@@ -1,0 +1,263 @@
+// Package enforce answers what a container's processes try: it takes a mechanism's event, gathers the facts, asks the
+// plan and gives the answer. It is the one place where policy (profiles) and mechanisms (fanotify, notify, cgroup)
+// meet.
+//
+// # Order
+//
+// The thread that tries is blocked while its event is handled. On a deviation the container is killed first, then the
+// event is answered with a denial, and only then is anything told to anybody (Config.Report, which must not block).
+//
+// # Who and what
+//
+// A subject is identified by its control group, its process record (an exec that this package itself admitted) and
+// the file it runs; never by a name it chose. An object is the opened file: the path is the one the kernel gives for
+// the event's own descriptor, and it counts only when the mount it was reached through is one that the container had
+// before its first instruction.
+//
+// # Limits
+//
+// Not seen: what opens no file (unlink, rename, chmod, truncate by path), directories, /proc (the kernel refuses
+// permission events there), memfd_create'd programs (seccomp closes memfd_create unless it is declared), mounts made
+// after start (an access through one on a watched file system is a deviation; one on a file system of its own is not
+// seen: seccomp closes mount unless it is declared).
+package enforce
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/fanotify"
+	"github.com/stockade-dev/stockade/shim/procfs"
+)
+
+// Beat is told when the loop takes up a batch of events and when it is done: a watchdog's view of it.
+type Beat interface {
+	Busy()
+	Idle()
+}
+
+// Loop answers the events of one fanotify group, for all containers of one shim.
+type Loop struct {
+	group *fanotify.Group
+	proc  *procfs.FS
+	beat  Beat
+
+	mu         sync.Mutex                   // serialises changes of containers
+	containers atomic.Pointer[[]*Container] // replaced, never changed
+	retries    sync.WaitGroup
+}
+
+// NewLoop makes a loop over g. Run must be called for anything to be answered.
+func NewLoop(g *fanotify.Group, beat Beat) (*Loop, error) {
+	proc, err := procfs.Open()
+	if err != nil {
+		return nil, err
+	}
+	l := &Loop{group: g, proc: proc, beat: beat}
+	l.containers.Store(&[]*Container{})
+	return l, nil
+}
+
+// Add arms a container: when it returns without an error, no open and no exec of the container goes unasked.
+// The container's first process must be parked before its program.
+func (l *Loop) Add(cfg Config) (*Container, error) {
+	c, err := newContainer(l.proc, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readMounts(cfg.Tmpfs); err != nil {
+		c.close()
+		return nil, err
+	}
+	l.change(func(cs []*Container) []*Container { return append(cs, c) })
+	if err := c.arm(l.group); err != nil {
+		l.Remove(c)
+		return nil, err
+	}
+	return c, nil
+}
+
+// Remove ends the watch over a container that has ended (or never started).
+func (l *Loop) Remove(c *Container) {
+	c.disarm(l.group)
+	l.change(func(cs []*Container) []*Container {
+		out := []*Container{}
+		for _, o := range cs {
+			if o != c {
+				out = append(out, o)
+			}
+		}
+		return out
+	})
+	c.close()
+}
+
+func (l *Loop) change(f func([]*Container) []*Container) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := *l.containers.Load()
+	next := f(append([]*Container{}, now...))
+	l.containers.Store(&next)
+}
+
+// All returns the containers now watched.
+func (l *Loop) All() []*Container { return *l.containers.Load() }
+
+// Run answers events until the group is closed. An error is one after which nothing more can be answered: the caller
+// must kill every container.
+func (l *Loop) Run() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer l.retries.Wait()
+	evs := make([]fanotify.Event, fanotify.Batch)
+	for {
+		n, err := l.group.Read(evs)
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		l.beat.Busy()
+		for _, ev := range evs[:n] {
+			l.handle(ev, "", 0)
+		}
+		l.beat.Idle()
+	}
+}
+
+// handle answers one event. sum is the object's sha256 when it was gathered already; tries counts how often the event
+// was put off.
+func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
+	if ev.Undelivered() != nil {
+		return // denied by the kernel; counted by the group
+	}
+	c, err := l.owner(ev.TID)
+	if err != nil {
+		l.answer(ev, false) // the thread is gone, or cannot be told: nobody, or nobody known, is let through
+		return
+	}
+	if c == nil {
+		l.answer(ev, true) // not of a container of ours: the host, the runtime, the snapshotter
+		return
+	}
+	if c.dead.Load() {
+		l.answer(ev, false)
+		return
+	}
+	j := judgement{c: c, proc: l.proc, ev: ev, sum: sum}
+	switch err := j.judge(); {
+	case errors.Is(err, errNeedsHash):
+		l.later(func() { l.withHash(ev, c) })
+	case errors.Is(err, errNotYet) && tries < maxTries:
+		l.later(func() {
+			time.Sleep(time.Millisecond)
+			l.handle(ev, sum, tries+1)
+		})
+	case err != nil:
+		l.fail(c, ev, &j, err)
+	default:
+		l.act(c, ev, &j)
+	}
+}
+
+// maxTries bounds how long (about so many milliseconds) an event waits for the runtime's word that its process is an
+// exec session's.
+const maxTries = 500
+
+// later runs f beside the loop: something in it can take time, and no other event may wait for it.
+func (l *Loop) later(f func()) {
+	l.retries.Add(1)
+	go func() {
+		defer l.retries.Done()
+		f()
+	}()
+}
+
+func (l *Loop) withHash(ev fanotify.Event, c *Container) {
+	sum, err := c.hashes.read(ev.FD)
+	if err != nil {
+		sum = "unreadable"
+	}
+	l.handle(ev, sum, 0)
+}
+
+// owner finds the container that a thread belongs to, by control group: nil, nil for a thread of none of ours.
+func (l *Loop) owner(tid int) (*Container, error) {
+	path, err := l.proc.CgroupPath(tid)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range l.All() {
+		if c.cg.Contains(path) {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// act carries out a verdict: kill, answer, tell; in this order.
+func (l *Loop) act(c *Container, ev fanotify.Event, j *judgement) {
+	if j.verdict.Action == profiles.Allow {
+		l.answer(ev, true)
+		if j.quiet {
+			c.silence(l.group, j.mount, j.access.Path)
+		}
+		return
+	}
+	v := j.violation()
+	switch j.verdict.Action {
+	case profiles.Report:
+		l.answer(ev, true)
+	case profiles.Kill:
+		v.Killed = c.stop(&v)
+		l.answer(ev, false)
+	case profiles.Freeze:
+		v.Err = c.cg.Freeze()
+		l.answer(ev, false)
+	default:
+		l.answer(ev, false)
+	}
+	c.report(v)
+}
+
+// fail is for facts that could not be gathered while their thread waits: nobody is let through on a guess.
+func (l *Loop) fail(c *Container, ev fanotify.Event, j *judgement, err error) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
+		l.answer(ev, false) // the thread was killed while it waited
+		return
+	}
+	v := j.violation()
+	v.Err = err
+	if c.plan.Mode == profiles.ModeEnforce {
+		v.Verdict.Action = profiles.Kill
+		v.Killed = c.stop(&v)
+		l.answer(ev, false)
+	} else {
+		v.Verdict.Action = profiles.Report
+		l.answer(ev, true)
+	}
+	c.report(v)
+}
+
+func (l *Loop) answer(ev fanotify.Event, allow bool) {
+	// An answer that cannot be written leaves the thread blocked, never let through.
+	_ = l.group.Respond(ev, allow)
+}
+
+// stop kills the container and says how long that took.
+func (c *Container) stop(v *Violation) time.Duration {
+	begin := time.Now()
+	if err := c.Kill(); err != nil {
+		v.Err = err
+	}
+	return time.Since(begin)
+}

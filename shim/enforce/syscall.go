@@ -1,0 +1,66 @@
+package enforce
+
+import (
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/procfs"
+)
+
+// Call is a system call that the container's filter has stopped and asks about.
+type Call struct {
+	TID  int
+	Name string
+	Arch string
+	Args [6]uint64
+}
+
+// Syscall judges a call that is not declared and carries the verdict out, but for the answer itself: allow says which
+// it is. The calling thread waits meanwhile; Config.Report only takes note.
+func (c *Container) Syscall(call Call) (allow bool, err error) {
+	if c.dead.Load() {
+		return false, nil
+	}
+	th, err := c.proc.Thread(call.TID)
+	if err != nil {
+		return false, err
+	}
+	a, err := c.callAccess(call, th)
+	if err != nil {
+		return false, err
+	}
+	verdict := c.plan.Decide(&a)
+	if verdict.Action == profiles.Allow {
+		return true, nil
+	}
+	v := Violation{Access: a, Verdict: verdict, Suggest: c.plan.Suggest(&a), Args: call.Args, Arch: call.Arch}
+	v.witness(c.proc, th)
+	switch verdict.Action {
+	case profiles.Kill:
+		v.Killed = c.stop(&v)
+	case profiles.Freeze:
+		v.Err = c.cg.Freeze()
+	}
+	c.report(v)
+	return verdict.Allowed(), nil
+}
+
+func (c *Container) callAccess(call Call, th procfs.Thread) (profiles.Access, error) {
+	a := profiles.Access{Kind: profiles.Syscall, Name: call.Name, Notified: true}
+	exe, err := c.proc.Exe(th.TGID)
+	if err != nil {
+		return a, err
+	}
+	a.Subject = profiles.Subject{Exe: exe.Path, UID: c.uid(th.UID)}
+	start, err := c.proc.StartTime(th.TGID)
+	if err != nil {
+		return a, err
+	}
+	self, known := c.table.get(th.TGID, start)
+	if !known && c.table.hasLineages() {
+		self = c.lineage(th)
+	}
+	a.Subject.Session = self.session
+	if self.script {
+		a.Subject.Script = self.path
+	}
+	return a, nil
+}

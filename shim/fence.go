@@ -1,0 +1,218 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/core/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/bundle"
+	"github.com/stockade-dev/stockade/shim/enforce"
+	"github.com/stockade-dev/stockade/shim/notify"
+	"github.com/stockade-dev/stockade/shim/state"
+)
+
+// fence is everything that stands around one container.
+type fence struct {
+	engine *engine
+	task   task
+	plan   *profiles.Plan
+	spec   *specs.Spec // as containerd wrote it, then as edited
+	bundle string
+
+	mounted   bool // we have mounted the root, so we unmount it
+	rootfs    string
+	image     *bundle.Image
+	sockets   string // folder of the listener's socket
+	listener  *notify.Listener
+	armed     chan struct{} // closed when container is there
+	container *enforce.Container
+	watched   bool
+	recorded  bool
+}
+
+// mountRoot mounts the container's root, as the runc shim would: the plan is held against its files before the
+// runtime sees the specification.
+func (f *fence) mountRoot(rootfs []*types.Mount) (err error) {
+	if f.image, err = bundle.NewImage(rootfs); err != nil {
+		return err
+	}
+	f.rootfs = f.spec.Root.Path
+	if !filepath.IsAbs(f.rootfs) {
+		f.rootfs = filepath.Join(f.bundle, f.rootfs)
+	}
+	if len(rootfs) == 0 {
+		return nil
+	}
+	f.rootfs = filepath.Join(f.bundle, "rootfs")
+	if err := os.Mkdir(f.rootfs, 0o711); err != nil && !os.IsExist(err) {
+		return err
+	}
+	mounts := make([]mount.Mount, 0, len(rootfs))
+	for _, m := range rootfs {
+		mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	f.mounted = true
+	if err := mount.All(mounts, f.rootfs); err != nil {
+		return fmt.Errorf("mount the container's root: %w", err)
+	}
+	return nil
+}
+
+// prepare edits the bundle and opens the socket at which the runtime will hand over its seccomp listener.
+func (f *fence) prepare() (err error) {
+	if f.sockets, err = f.engine.socketDir(); err != nil {
+		return err
+	}
+	socket := filepath.Join(f.sockets, "s")
+	if f.plan.Seccomp != nil {
+		if f.listener, err = notify.Listen(socket); err != nil {
+			return err
+		}
+		f.listener.OnProcess = f.process
+		go f.serve()
+	}
+	if err := bundle.Apply(f.spec, f.plan, f.rootfs, socket, f.task.id); err != nil {
+		return fmt.Errorf("%w: profile %s does not fit this container: %w", errRefused, f.plan.Name, err)
+	}
+	return bundle.Write(f.bundle, f.spec)
+}
+
+// serve answers the container's undeclared system calls until the listener is closed.
+func (f *fence) serve() {
+	if err := f.listener.Serve(f.syscall, f.fault); err != nil {
+		logrus.WithError(err).WithField("id", f.task.id).Error("stockade: seccomp listener")
+		f.kill()
+	}
+}
+
+// arm puts the parked container under watch. Nothing of it has run; when arm fails nothing of it will.
+func (f *fence) arm(ctx context.Context, pid int) (err error) {
+	if f.listener != nil {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		select {
+		case <-f.listener.Init():
+		case <-ctx.Done():
+			return errors.New("the runtime has handed over no seccomp listener")
+		}
+	}
+	report := func(v enforce.Violation) { f.engine.report.put(f, v) }
+	f.container, err = f.engine.loop.Add(enforce.Config{
+		ID: f.task.id, Init: pid, Plan: f.plan, Image: f.image, Tmpfs: f.tmpfs(), Report: report,
+	})
+	if err != nil {
+		return err
+	}
+	close(f.armed)
+	if err := f.engine.guard.Watch(f.key(), f.container.Cgroup().Spec()); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	f.watched = true
+	f.record(pid)
+	return f.engine.healthy()
+}
+
+// key names the container to the guard.
+func (f *fence) key() string { return f.task.namespace + "/" + f.task.id }
+
+func (f *fence) tmpfs() []string {
+	var dests []string
+	for _, m := range f.spec.Mounts {
+		if m.Type == "tmpfs" {
+			dests = append(dests, filepath.Clean(m.Destination))
+		}
+	}
+	return dests
+}
+
+// record writes what `stockade ps` shows. That it cannot be written stops nothing.
+func (f *fence) record(pid int) {
+	guarantees := make([]state.Guarantee, 0, len(f.plan.Guarantees))
+	for _, g := range f.plan.Guarantees {
+		guarantees = append(guarantees, state.Guarantee{Kind: g.Kind, Level: g.Level.String(), By: g.By})
+	}
+	f.recorded = true
+	err := state.Write(f.engine.cfg.State, state.Task{
+		ID: f.task.id, Namespace: f.task.namespace, Pod: f.task.pod, PodNamespace: f.task.facts.Namespace,
+		Image: f.task.facts.Image, Profile: f.plan.Name, Digest: f.plan.Digest, Mode: f.plan.Mode.String(),
+		OnViolation: f.plan.OnViolation.String(), InitPID: pid, Cgroup: f.container.Cgroup().Path(),
+		Guarantees: guarantees, Since: time.Now(),
+	})
+	if err != nil {
+		logrus.WithError(err).Warn("stockade: `stockade ps` will not show this container")
+	}
+}
+
+// release takes the fence down, from whatever stage it was put up to. The container has ended or was never started.
+func (f *fence) release() {
+	if f.container != nil {
+		f.engine.loop.Remove(f.container)
+	}
+	if f.watched {
+		_ = f.engine.guard.Forget(f.key())
+	}
+	if f.listener != nil {
+		_ = f.listener.Close()
+	}
+	if f.sockets != "" {
+		_ = os.RemoveAll(f.sockets)
+	}
+	if f.image != nil {
+		f.image.Close()
+	}
+	if f.mounted {
+		if err := unmountRoot(f.bundle); err != nil {
+			logrus.WithError(err).Warn("stockade: unmount the container's root")
+		}
+	}
+	if f.recorded {
+		_ = state.Remove(f.engine.cfg.State, f.task.namespace, f.task.id)
+	}
+}
+
+// session judges an exec request and narrows its process to the plan. It looks at the program the request names; what
+// is then really executed is judged when it happens.
+func (f *fence) session(r *taskapi.ExecProcessRequest) error {
+	var p specs.Process
+	if err := json.Unmarshal(r.Spec.GetValue(), &p); err != nil {
+		return fmt.Errorf("parse the process of exec %s: %w", r.ExecID, err)
+	}
+	v, err := f.container.JudgeSession(p.Args, p.Env, p.Cwd)
+	if err != nil {
+		return fmt.Errorf("%w: exec session %s: %w", errRefused, quote(p.Args), err)
+	}
+	if v != nil {
+		f.engine.report.put(f, *v)
+		return fmt.Errorf("%w: exec session %s: %s (profile %s; to allow it: %s)",
+			errRefused, quote(p.Args), v.Verdict.Reason, f.plan.Name, v.Suggest)
+	}
+	bundle.ApplyProcess(&p, f.plan)
+	data, err := json.Marshal(&p)
+	if err != nil {
+		return err
+	}
+	r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: data}
+	return nil
+}
+
+func quote(args []string) string {
+	words := slices.Clone(args)
+	for i, w := range words {
+		words[i] = fmt.Sprintf("%q", w)
+	}
+	return "[" + strings.Join(words, " ") + "]"
+}

@@ -1,0 +1,184 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	containerd "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/config"
+	"github.com/stockade-dev/stockade/shim/enforce"
+	"github.com/stockade-dev/stockade/shim/incident"
+	"github.com/stockade-dev/stockade/shim/procfs"
+)
+
+// Topic is where violations are published on containerd's event bus. The event is a google.protobuf.Struct with the
+// fields of incident.Incident.
+const Topic = "/stockade/violation"
+
+// reporter tells of violations: to the incident folder, the log, containerd's event bus and the container's
+// termination message. It takes note without waiting and tells in a goroutine of its own: whatever of these blocks,
+// no answer waits for it.
+type reporter struct {
+	publisher containerd.Publisher
+	writer    *incident.Writer
+	node      string
+	queue     chan told
+	lost      atomic.Uint64
+	done      chan struct{}
+}
+
+type told struct {
+	f *fence
+	v enforce.Violation
+}
+
+const reportQueue = 4096
+
+func newReporter(cfg config.Config, pub containerd.Publisher) (*reporter, error) {
+	w, err := incident.NewWriter(cfg.Incidents, incident.Limit{Count: cfg.IncidentLimit.Count, Bytes: cfg.IncidentLimit.Bytes},
+		func(line string) { logrus.Warn("stockade: " + line) })
+	if err != nil {
+		return nil, fmt.Errorf("incidents: %w", err)
+	}
+	node, _ := os.Hostname()
+	r := &reporter{publisher: pub, writer: w, node: node, queue: make(chan told, reportQueue), done: make(chan struct{})}
+	go r.run()
+	return r, nil
+}
+
+// put takes note of a violation. It never waits.
+func (r *reporter) put(f *fence, v enforce.Violation) {
+	select {
+	case r.queue <- told{f, v}:
+	default:
+		r.lost.Add(1)
+	}
+}
+
+func (r *reporter) close(ctx context.Context) {
+	close(r.queue)
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+	_ = r.writer.Close(ctx)
+}
+
+func (r *reporter) run() {
+	defer close(r.done)
+	for t := range r.queue {
+		inc := r.incident(t.f, &t.v)
+		inc.Lost = r.lost.Swap(0)
+		r.writer.Put(inc)
+		r.terminationMessage(t.f, &inc)
+		r.publish(t.f, &inc)
+		entry := logrus.WithFields(logrus.Fields{"id": inc.Container, "incident": inc.ID, "profile": inc.Profile})
+		if t.v.Err != nil {
+			entry = entry.WithError(t.v.Err)
+		}
+		entry.Warn(incident.Cause(&inc))
+	}
+}
+
+// incident is a violation with what the shim knows of its container.
+func (r *reporter) incident(f *fence, v *enforce.Violation) incident.Incident {
+	inc := incident.Incident{
+		ID: incident.NewID(v.Time), Time: v.Time.UTC(), Node: r.node,
+		Namespace: f.task.namespace, Container: f.task.id,
+		Pod:   incident.Pod{Namespace: f.task.facts.Namespace, Name: f.task.pod, UID: f.task.podUID},
+		Image: f.task.facts.Image, Profile: f.plan.Name, Digest: f.plan.Digest, Mode: f.plan.Mode.String(),
+		Session: v.Access.Subject.Session, Action: actions[v.Verdict.Action],
+		Access: incident.Access{Kind: v.Access.Kind.String(), Path: v.Access.Path, Syscall: v.Access.Name, Flags: openFlags(v)},
+		Subject: incident.Subject{
+			PID: v.PID, TID: v.TID, UID: v.Access.Subject.UID, Comm: v.Comm, Exe: v.Access.Subject.Exe, Cmdline: v.Cmdline,
+		},
+		Parents: parents(v.Parents), Reason: v.Verdict.Reason.String(), Suggestion: v.Suggest,
+		KillLatency: incident.KillLatency{Signalled: v.Killed},
+	}
+	if v.Verdict.Rule != nil {
+		inc.Rule = v.Verdict.Rule.String()
+	}
+	if v.Access.Kind == profiles.Syscall {
+		for _, a := range v.Args {
+			inc.Access.Args = append(inc.Access.Args, fmt.Sprintf("%#x", a))
+		}
+	}
+	return inc
+}
+
+var actions = map[profiles.Action]string{
+	profiles.Kill: incident.Killed, profiles.Deny: incident.Denied, profiles.Freeze: incident.Frozen, profiles.Report: incident.Reported,
+}
+
+func parents(ps []procfs.Process) []incident.Parent {
+	var out []incident.Parent
+	for _, p := range ps {
+		out = append(out, incident.Parent{PID: p.PID, Comm: p.Comm, Exe: p.Exe})
+	}
+	return out
+}
+
+// openFlags names an open's flags as open(2) does.
+func openFlags(v *enforce.Violation) string {
+	if v.Access.Kind != profiles.Read && v.Access.Kind != profiles.Write {
+		return ""
+	}
+	names := []string{[]string{"O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"}[v.Flags&unix.O_ACCMODE]}
+	for _, f := range []struct {
+		bit  uint64
+		name string
+	}{{unix.O_CREAT, "O_CREAT"}, {unix.O_EXCL, "O_EXCL"}, {unix.O_TRUNC, "O_TRUNC"}, {unix.O_APPEND, "O_APPEND"}} {
+		if v.Flags&f.bit != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return strings.Join(names, "|")
+}
+
+func (r *reporter) publish(f *fence, inc *incident.Incident) {
+	data, err := json.Marshal(inc)
+	if err != nil {
+		return
+	}
+	var event structpb.Struct
+	if err := protojson.Unmarshal(data, &event); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), f.task.namespace), 5*time.Second)
+	defer cancel()
+	if err := r.publisher.Publish(ctx, Topic, &event); err != nil {
+		logrus.WithError(err).Warn("stockade: publish violation")
+	}
+}
+
+// terminationMessage writes the cause where kubelet reads it into the pod's status. The file is the host's; the path
+// is what the container runtime asked for, so it is followed nowhere.
+func (r *reporter) terminationMessage(f *fence, inc *incident.Incident) {
+	if inc.Action != incident.Killed {
+		return
+	}
+	for _, m := range f.spec.Mounts {
+		if m.Destination != "/dev/termination-log" {
+			continue
+		}
+		file, err := os.OpenFile(m.Source, os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			logrus.WithError(err).Warn("stockade: termination message")
+			return
+		}
+		_, _ = file.WriteString(incident.Cause(inc) + "\n")
+		_ = file.Close()
+	}
+}

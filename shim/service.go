@@ -1,0 +1,271 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	runctask "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	ptypes "github.com/containerd/containerd/v2/pkg/protobuf/types"
+	containerd "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+	"github.com/containerd/ttrpc"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stockade-dev/stockade/shim/bundle"
+	"github.com/stockade-dev/stockade/shim/config"
+)
+
+func init() {
+	registry.Register(&plugin.Registration{
+		Type:     plugins.TTRPCPlugin,
+		ID:       "task",
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
+		InitFn: func(ic *plugin.InitContext) (any, error) {
+			pub, err := ic.GetByID(plugins.EventPlugin, "publisher")
+			if err != nil {
+				return nil, err
+			}
+			down, err := ic.GetByID(plugins.InternalPlugin, "shutdown")
+			if err != nil {
+				return nil, err
+			}
+			return newService(ic.Context, pub.(containerd.Publisher), down.(shutdown.Service))
+		},
+	})
+}
+
+// service is containerd's task service with a fence around each container.
+type service struct {
+	taskapi.TTRPCTaskService // containerd's own
+
+	publisher containerd.Publisher
+
+	engineOnce sync.Once
+	engine     *engine // made for the first container that needs it
+	engineErr  error
+
+	mu    sync.Mutex
+	tasks map[string]*fence // by container id; guarded by mu
+}
+
+func newService(ctx context.Context, pub containerd.Publisher, down shutdown.Service) (*service, error) {
+	inner, err := runctask.NewTaskService(ctx, pub, down)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{TTRPCTaskService: inner, publisher: pub, tasks: map[string]*fence{}}
+	down.RegisterCallback(func(ctx context.Context) error {
+		s.engineOnce.Do(func() { s.engineErr = errdefs.ErrUnavailable })
+		if s.engine != nil {
+			s.engine.close(ctx)
+		}
+		return nil
+	})
+	return s, nil
+}
+
+// RegisterTTRPC serves this service, not the one it decorates.
+func (s *service) RegisterTTRPC(server *ttrpc.Server) error {
+	taskapi.RegisterTTRPCTaskService(server, s)
+	return nil
+}
+
+// UnaryServerInterceptor passes on the decorated service's, if it has one.
+func (s *service) UnaryServerInterceptor() ttrpc.UnaryServerInterceptor {
+	if o, ok := s.TTRPCTaskService.(containerd.TTRPCServerUnaryOptioner); ok {
+		return o.UnaryServerInterceptor()
+	}
+	return func(ctx context.Context, u ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, m ttrpc.Method) (any, error) {
+		return m(ctx, u)
+	}
+}
+
+func (s *service) start() (*engine, error) {
+	s.engineOnce.Do(func() {
+		cfg, err := config.Load("")
+		if err != nil {
+			s.engineErr = fmt.Errorf("node configuration: %w", err)
+			return
+		}
+		s.engine, s.engineErr = newEngine(cfg, s.publisher)
+	})
+	return s.engine, s.engineErr
+}
+
+func (s *service) fence(id string) *fence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tasks[id]
+}
+
+// Create makes a container inside its fence: when it returns without an error every mechanism is armed and the
+// container's first process has not begun its program.
+func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	resp, err := s.create(ctx, r)
+	if err != nil {
+		return nil, refused(err)
+	}
+	return resp, nil
+}
+
+// refused makes an error that containerd carries to the caller as it is.
+func refused(err error) error {
+	if errors.Is(err, errRefused) {
+		return errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied))
+	}
+	return errgrpc.ToGRPC(err)
+}
+
+func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+	if err := convertOptions(r); err != nil {
+		return nil, err
+	}
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := bundle.Read(r.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	t := describe(ns, r.ID, spec)
+	if t.sandbox {
+		return s.TTRPCTaskService.Create(ctx, r)
+	}
+	e, err := s.start()
+	if err != nil {
+		return nil, fmt.Errorf("stockade cannot protect this container: %w", err)
+	}
+	plan, err := e.choose(t)
+	if err != nil {
+		return nil, err
+	}
+	if plan == nil {
+		logrus.WithField("id", r.ID).Warn("stockade: no profile: the container runs unprotected, as the node's configuration says (noProfile: run)")
+		return s.TTRPCTaskService.Create(ctx, r)
+	}
+	if r.Checkpoint != "" {
+		return nil, fmt.Errorf("%w: a container restored from a checkpoint runs before it can be armed", errRefused)
+	}
+	f := &fence{engine: e, task: t, plan: plan, spec: spec, bundle: r.Bundle, armed: make(chan struct{})}
+	return s.createFenced(ctx, r, f)
+}
+
+func (s *service) createFenced(ctx context.Context, r *taskapi.CreateTaskRequest, f *fence) (_ *taskapi.CreateTaskResponse, err error) {
+	defer func() {
+		if err != nil {
+			f.release()
+		}
+	}()
+	if err := f.mountRoot(r.Rootfs); err != nil {
+		return nil, err
+	}
+	if err := f.prepare(); err != nil {
+		return nil, err
+	}
+	inner := proto.CloneOf(r)
+	if f.mounted {
+		inner.Rootfs = nil // mounted already: the plan had to be held against the root's files
+	}
+	resp, err := s.TTRPCTaskService.Create(ctx, inner)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.arm(ctx, int(resp.Pid)); err != nil {
+		return nil, errors.Join(fmt.Errorf("stockade cannot protect this container: %w", err), s.discard(r.ID))
+	}
+	s.mu.Lock()
+	s.tasks[r.ID] = f
+	s.mu.Unlock()
+	return resp, nil
+}
+
+// discard removes a container that was created and must never start.
+func (s *service) discard(id string) error {
+	ctx := namespaces.WithNamespace(context.Background(), s.engineNamespace(id))
+	if _, err := s.Kill(ctx, &taskapi.KillRequest{ID: id, Signal: 9, All: true}); err != nil {
+		return err
+	}
+	if _, err := s.Wait(ctx, &taskapi.WaitRequest{ID: id}); err != nil {
+		return err
+	}
+	_, err := s.TTRPCTaskService.Delete(ctx, &taskapi.DeleteRequest{ID: id})
+	return err
+}
+
+// engineNamespace: one shim serves one containerd namespace; which one is on its command line.
+func (s *service) engineNamespace(string) string {
+	for i, a := range os.Args {
+		if a == "-namespace" && i+1 < len(os.Args) {
+			return os.Args[i+1]
+		}
+	}
+	return namespaces.Default
+}
+
+// Start starts the container's program, or an exec session's.
+func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
+	f := s.fence(r.ID)
+	if f == nil {
+		return s.TTRPCTaskService.Start(ctx, r)
+	}
+	if err := f.engine.healthy(); err != nil {
+		return nil, errgrpc.ToGRPC(fmt.Errorf("stockade cannot protect this container: %w", err))
+	}
+	if r.ExecID == "" {
+		return s.TTRPCTaskService.Start(ctx, r)
+	}
+	f.container.ExecBegin()
+	resp, err := s.TTRPCTaskService.Start(ctx, r)
+	pid := 0
+	if err == nil {
+		pid = int(resp.Pid)
+	}
+	f.container.ExecEnd(pid)
+	return resp, err
+}
+
+// Exec prepares an exec session. One whose program is not declared under sessions is refused here, with the rule to
+// add; the exec itself is decided again when it happens.
+func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*ptypes.Empty, error) {
+	f := s.fence(r.ID)
+	if f == nil {
+		return s.TTRPCTaskService.Exec(ctx, r)
+	}
+	if err := f.session(r); err != nil {
+		return nil, refused(err)
+	}
+	return s.TTRPCTaskService.Exec(ctx, r)
+}
+
+// Delete removes the container, and then its fence.
+func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	resp, err := s.TTRPCTaskService.Delete(ctx, r)
+	if err != nil || r.ExecID != "" {
+		return resp, err
+	}
+	s.mu.Lock()
+	f := s.tasks[r.ID]
+	delete(s.tasks, r.ID)
+	s.mu.Unlock()
+	if f != nil {
+		f.release()
+	}
+	return resp, nil
+}
+
+// unmountRoot takes away what mountRoot has mounted.
+func unmountRoot(dir string) error { return mount.UnmountRecursive(filepath.Join(dir, "rootfs"), 0) }
