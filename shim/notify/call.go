@@ -2,7 +2,6 @@ package notify
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 
 	lib "github.com/seccomp/libseccomp-golang"
@@ -39,8 +38,8 @@ type Call struct {
 	// that descends from it.
 	Process Process
 
-	id   uint64
-	file *os.File
+	id uint64
+	d  *descriptor
 }
 
 // Valid says whether the call still waits (ErrGone: it does not), so that what
@@ -48,7 +47,7 @@ type Call struct {
 // later process of the same number (SECCOMP_IOCTL_NOTIF_ID_VALID,
 // seccomp_unotify(2)).
 func (c *Call) Valid() error {
-	return withFD(c.file, func(fd int) error { return valid(fd, c.id) })
+	return c.d.use(func(fd int) error { return valid(fd, c.id) })
 }
 
 // Answer is what the kernel does with the call. The zero value denies with
@@ -93,10 +92,10 @@ var arches = map[uint32]struct {
 	unix.AUDIT_ARCH_ARM:     {"arm", lib.ArchARM},
 }
 
-func newCall(n *notification, p Process, file *os.File) *Call {
+func newCall(n *notification, d *descriptor) *Call {
 	c := &Call{
 		PID: int(n.pid), Nr: int(n.data.nr), Args: n.data.args,
-		Process: p, id: n.id, file: file,
+		Process: d.process, id: n.id, d: d,
 	}
 	a, known := arches[n.data.arch]
 	c.Arch = a.name

@@ -19,6 +19,7 @@ var ErrGone = errors.New("the call no longer waits")
 const (
 	ioctlIDValid    = 0x40082102
 	ioctlIDValidOld = 0x80082102
+	ioctlSetFlags   = 0x40082104 // SECCOMP_IOCTL_NOTIF_SET_FLAGS
 )
 
 // notification is struct seccomp_notif, response struct seccomp_notif_resp
@@ -96,6 +97,16 @@ func valid(fd int, id uint64) error {
 		err = control(fd, ioctlIDValidOld, unsafe.Pointer(&id))
 	}
 	return err
+}
+
+// wakeHere has the caller and its listener wake each other on one CPU, which
+// saves most of a round trip (SECCOMP_IOCTL_NOTIF_SET_FLAGS, Linux 6.6).
+func wakeHere(fd int) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ioctlSetFlags, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	if errno != 0 {
+		return os.NewSyscallError("ioctl", errno)
+	}
+	return nil
 }
 
 func control(fd int, request uintptr, arg unsafe.Pointer) error {

@@ -16,6 +16,11 @@ import (
 // Listener receives the notification descriptors of one container from runc
 // and answers the calls. Close it in any case.
 type Listener struct {
+	// OnProcess, if it is set before Serve, is told of each process whose
+	// descriptor was taken over, before its calls are answered. The process
+	// has not begun its program.
+	OnProcess func(Process)
+
 	socket *net.UnixListener
 	init   chan struct{}
 	wait   sync.WaitGroup
@@ -121,8 +126,11 @@ func (l *Listener) receive(conn *net.UnixConn, handle Handler, fault Fault) {
 		}
 		return
 	}
+	if l.OnProcess != nil {
+		l.OnProcess(p)
+	}
 	d := &descriptor{file: file, process: p, handle: handle, fault: fault}
-	if !l.adopt(file, d.serve) {
+	if !l.adopt(d, d.serve) {
 		file.Close()
 		return
 	}

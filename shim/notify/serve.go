@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 )
 
 // Handler answers one call. It runs while the caller is blocked: nothing that
@@ -21,14 +22,43 @@ type Fault func(Process, error)
 // descends from it.
 type descriptor struct {
 	file    *os.File // owned
+	closed  atomic.Bool
 	process Process
 	handle  Handler
 	fault   Fault
 }
 
-// serve answers until the last process has gone or file is closed.
+// Close wakes serve. It can come from any goroutine.
+func (d *descriptor) Close() error {
+	d.closed.Store(true)
+	return d.file.Close()
+}
+
+// use keeps the descriptor from being closed, and its number from being
+// reused, meanwhile.
+func (d *descriptor) use(f func(fd int) error) error {
+	conn, err := d.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	err = conn.Control(func(fd uintptr) { result = f(int(fd)) })
+	return d.orClosed(errors.Join(err, result))
+}
+
+// orClosed names the error that os.File gives after Close, which package os
+// keeps to itself here.
+func (d *descriptor) orClosed(err error) error {
+	if err != nil && d.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
+}
+
+// serve answers until the last process has gone or the descriptor is closed.
 func (d *descriptor) serve() {
-	defer d.file.Close()
+	defer d.Close()
+	d.use(wakeHere) // what it fails with on older kernels is no loss
 	var n notification
 	for {
 		err := d.next(&n)
@@ -41,7 +71,7 @@ func (d *descriptor) serve() {
 			d.fault(d.process, fmt.Errorf("receive a notification: %w", err))
 			return
 		}
-		d.answer(newCall(&n, d.process, d.file))
+		d.answer(newCall(&n, d))
 	}
 }
 
@@ -69,13 +99,13 @@ func (d *descriptor) next(n *notification) error {
 		}
 		return true
 	})
-	return errors.Join(err, result)
+	return d.orClosed(errors.Join(err, result))
 }
 
 func (d *descriptor) answer(c *Call) {
 	a, fault := d.ask(c)
 	r := a.response(c.id)
-	err := withFD(d.file, func(fd int) error { return send(fd, &r) })
+	err := d.use(func(fd int) error { return send(fd, &r) })
 	if errors.Is(err, ErrGone) || errors.Is(err, os.ErrClosed) {
 		err = nil // killed while it waited, which is what we do to violators
 	} else if err != nil {
@@ -98,16 +128,4 @@ func (d *descriptor) ask(c *Call) (a Answer, err error) {
 		return Answer{}, fmt.Errorf("decide %s of %s: %w", c.Name, d.process, err)
 	}
 	return a, nil
-}
-
-// withFD keeps f's descriptor from being closed, and its number from being
-// reused, while it is used.
-func withFD(f *os.File, use func(fd int) error) error {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var result error
-	err = conn.Control(func(fd uintptr) { result = use(int(fd)) })
-	return errors.Join(err, result)
 }
