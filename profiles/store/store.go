@@ -1,0 +1,189 @@
+// Package store finds profiles in a folder of this node.
+//
+// [Open] reads every *.yaml and *.yml file directly in the folder; files in
+// folders below it and names that begin with a dot are left alone. What stands
+// there decides what containers may do, so the folder and every file must
+// belong to root and be writable by nobody else, and a link must stay within
+// the folder (as those do with which Kubernetes lays out a ConfigMap). All
+// documents of all files are one set: extends works across files, and a name
+// that is given twice is an error.
+//
+// A bad file does not spoil the others. [Store.Get] works as long as the
+// profile and all that it extends stand in good files. [Store.Match] does not:
+// the bad file might hold the profile that should have been chosen.
+//
+// # Which profile matches
+//
+// A profile is chosen by Match only if it gives match; without one it is there
+// to be extended or to be named. Of those that hold, the one wins that asks for
+// the most: the number of keys given among images, namespaces, podSelector and
+// containers. Two that ask for equally many are an error, never a coin toss.
+//
+// Limits: the folders above the store's are not looked at. The set is what was
+// there when Open read it; changes are seen by opening again.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/stockade-dev/stockade/profiles"
+)
+
+// ErrNotFound: no profile has that name. ErrNoMatch: none is for that
+// container. ErrDigest: the profile is not the one that was asked for.
+var (
+	ErrNotFound = errors.New("no such profile")
+	ErrNoMatch  = errors.New("no profile matches")
+	ErrDigest   = errors.New("another digest")
+)
+
+// FileError says why a file cannot be used. Err may join several errors, each
+// with its place.
+type FileError struct {
+	File string
+	Err  error
+}
+
+func (e *FileError) Error() string {
+	text := e.Err.Error()
+	if strings.HasPrefix(text, e.File) {
+		return text // the parser's errors name the file themselves
+	}
+	return e.File + ": " + text
+}
+
+func (e *FileError) Unwrap() error { return e.Err }
+
+// Store is a set of profiles as it was read. It is immutable and may be shared.
+type Store struct {
+	dir      string
+	profiles map[string]*profiles.Profile // unresolved
+	twice    map[string]error             // names that are given more than once
+	bad      []*FileError
+}
+
+// Open reads the profiles in dir. The error is of the folder itself: missing
+// (errors.Is fs.ErrNotExist), unreadable, or writable by others than root. What
+// is wrong with single files is in [Store.Problems].
+func Open(dir string) (*Store, error) {
+	files, err := readDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("profile store: %w", err)
+	}
+	s := &Store{dir: dir, profiles: map[string]*profiles.Profile{}, twice: map[string]error{}}
+	for _, f := range files {
+		if f.err != nil {
+			s.bad = append(s.bad, &FileError{f.path, f.err})
+			continue
+		}
+		parsed, err := profiles.Parse(f.path, f.data)
+		if err != nil {
+			s.bad = append(s.bad, &FileError{f.path, err})
+			continue
+		}
+		for _, p := range parsed {
+			s.add(p)
+		}
+	}
+	return s, nil
+}
+
+func (s *Store) add(p *profiles.Profile) {
+	first, ok := s.profiles[p.Name]
+	if !ok {
+		s.profiles[p.Name] = p
+		return
+	}
+	s.twice[p.Name] = errors.Join(s.twice[p.Name], &profiles.Error{
+		Position: p.Position, Field: "metadata.name",
+		Problem: fmt.Sprintf("a second profile is named %s, the first is at %s:%d", p.Name, first.Position.File, first.Position.Line),
+		Want:    "give each a name of its own",
+	})
+}
+
+// Names returns the names of the profiles that could be read, sorted.
+func (s *Store) Names() []string { return slices.Sorted(maps.Keys(s.profiles)) }
+
+// Problems returns all that is wrong: bad files, names given twice, and
+// profiles that cannot be resolved. Nil means that the store is sound.
+func (s *Store) Problems() []error {
+	var errs []error
+	for _, b := range s.bad {
+		errs = append(errs, b)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.twice)) {
+		errs = append(errs, s.twice[name])
+	}
+	for _, name := range s.Names() {
+		if _, err := s.resolve(name); err != nil && s.twice[name] == nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// Get returns the resolved profile of a name, or of name@sha256:DIGEST, where
+// the digest is that of the resolved profile. errors.Is(err, ErrNotFound) or
+// ErrDigest.
+func (s *Store) Get(ref string) (*profiles.Profile, error) {
+	name, digest, pinned := strings.Cut(ref, "@")
+	if pinned && !isDigest(digest) {
+		return nil, fmt.Errorf("profile %.200q: after @ comes sha256: and 64 hexadecimal digits", ref)
+	}
+	p, err := s.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	if got := p.Digest(); pinned && got != digest {
+		return nil, fmt.Errorf("profile %s has %w: asked for is %s, in %s stands %s", name, ErrDigest, digest, p.Position.File, got)
+	}
+	return p, nil
+}
+
+func isDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}
+
+func (s *Store) resolve(name string) (*profiles.Profile, error) {
+	if s.profiles[name] == nil {
+		return nil, s.notFound(name)
+	}
+	// Names given twice are as good as bad, wherever in the chain they stand.
+	var ambiguous error
+	p, err := profiles.Resolve(name, func(n string) (*profiles.Profile, bool) {
+		if err := s.twice[n]; err != nil && ambiguous == nil {
+			ambiguous = err
+		}
+		p, ok := s.profiles[n]
+		return p, ok
+	})
+	if ambiguous != nil {
+		return nil, ambiguous
+	}
+	if err != nil && len(s.bad) > 0 {
+		return nil, fmt.Errorf("%w (%s)", err, s.badFiles())
+	}
+	return p, err
+}
+
+func (s *Store) notFound(name string) error {
+	err := fmt.Errorf("%w: %.200q is not in %s", ErrNotFound, name, s.dir)
+	if len(s.bad) > 0 {
+		err = fmt.Errorf("%w (%s)", err, s.badFiles())
+	}
+	return err
+}
+
+// badFiles says which files might have held what is missing, and what is wrong
+// with the first.
+func (s *Store) badFiles() string {
+	if len(s.bad) == 1 {
+		return "one file could not be read: " + s.bad[0].Error()
+	}
+	return fmt.Sprintf("%d files could not be read, the first: %s", len(s.bad), s.bad[0].Error())
+}
