@@ -57,12 +57,15 @@ type Cgroup struct {
 
 // Open finds the control group of the container whose init is pid, and holds what killing it needs.
 // Errors: ErrRefused; fs.ErrNotExist or ESRCH when the process is gone; otherwise what the kernel said.
-func Open(pid int) (*Cgroup, error) {
+func Open(pid int) (*Cgroup, error) { return openPID(pid, 0) }
+
+// openPID is Open in a hierarchy of a given version, or with 0 in the one to use on this node.
+func openPID(pid, version int) (*Cgroup, error) {
 	initfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("pidfd_open", err)
 	}
-	spec, err := find(pid)
+	spec, err := find(pid, version)
 	if err == nil {
 		// Only now is it certain that all that was read under /proc/PID was of the process the pidfd holds.
 		err = os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(initfd, 0, nil, 0))

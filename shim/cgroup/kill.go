@@ -4,23 +4,19 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	rounds     = 100                   // of the v1 sweep, before ErrAlive
-	openRounds = 2                     // of these, the first that do without freezing
-	freezeWait = 2 * time.Millisecond  // how long a sweep waits for the group to be all frozen before it lists it anyway
-	freezePoll = 50 * time.Microsecond // how often it looks
-	batch      = 256                   // pidfds held at once: a shim may have a limit of 1024
+	rounds     = 200  // of the v1 sweep, before ErrAlive
+	openRounds = 2    // of these, the first that do without freezing
+	batch      = 1024 // pidfds held at once, at most
 )
 
 // Kill sends SIGKILL to every process of the container and thaws it if it was frozen. When it returns nil each of them is
 // dead or dying and none can start another; Empty says when the last has gone. Killing what has ended is no error.
-// It waits for nobody to die, so its time is bounded whatever the processes do: some 200 ms on v1 under a fork bomb, a few
-// hundred microseconds otherwise.
+// It waits for nobody to die, so no process can hold it up by not dying.
 // Errors: ErrAlive; os.ErrClosed; otherwise what the kernel said, after trying everything.
 func (c *Cgroup) Kill() error {
 	done, err := c.use()
@@ -42,76 +38,68 @@ func (c *Cgroup) Kill() error {
 }
 
 // sweep kills a v1 group: rounds of list and signal until a listing shows only processes that were signalled. A process
-// with SIGKILL pending cannot fork (copy_process in kernel/fork.c), so then nothing new can come.
+// with SIGKILL pending cannot fork (copy_process in kernel/fork.c), so then nothing new can come. Those that fork faster
+// than they are listed are frozen meanwhile: each then stops when it next returns to user space.
 func (c *Cgroup) sweep() error {
-	if err := c.setFrozen(c.freeze, false); err != nil {
-		return err
+	// Whoever froze it: what is frozen does not die.
+	err := c.setFrozen(c.freeze, false)
+	var signalled []int // sorted; a number cannot come round again, through all pids there are, in so short a time
+	for round := 0; err == nil; round++ {
+		var pids []int
+		if pids, err = c.list(c.thawBelow); err != nil {
+			break
+		}
+		fresh := without(pids, signalled)
+		if len(fresh) == 0 {
+			break
+		}
+		switch round {
+		case openRounds:
+			err = c.setFrozen(c.freeze, true)
+		case rounds:
+			err = ErrAlive
+		}
+		now, errSignal := c.signalAll(fresh)
+		signalled = append(signalled, now...)
+		slices.Sort(signalled)
+		err = errors.Join(err, errSignal)
 	}
-	var signalled []int // sorted
-	for round := range rounds {
-		if round >= openRounds {
-			if err := c.setFrozen(c.freeze, true); err != nil {
-				return err
-			}
-			c.awaitFrozen()
-		}
-		pids, err := c.list(c.thawBelow)
-		if err == nil && !subset(pids, signalled) {
-			signalled, err = c.signalAll(pids)
-		} else if err == nil {
-			return c.setFrozen(c.freeze, false)
-		}
-		if errThaw := c.setFrozen(c.freeze, false); err != nil || errThaw != nil {
-			return errors.Join(err, errThaw)
-		}
-	}
-	return ErrAlive
+	return errors.Join(err, c.setFrozen(c.freeze, false))
 }
 
-// signalAll sends SIGKILL to those of pids that are in the group, and returns which, sorted. Between listing and pidfd_open
-// a pid may have got a new owner; one that is listed after its pidfd was opened is either that pidfd's process, or a newer
-// one whose predecessor is dead, and then the signal goes to nobody.
+// signalAll sends SIGKILL to those of pids that are in the group, and returns which. Between listing and pidfd_open a pid
+// may have got a new owner; one that is listed after its pidfd was opened is either that pidfd's process, or a newer one
+// whose predecessor is dead, and then the signal goes to nobody.
 func (c *Cgroup) signalAll(pids []int) (signalled []int, err error) {
-	var fds [batch]int
-	for part := range slices.Chunk(pids, batch) {
-		for i, pid := range part {
-			if fds[i], err = unix.PidfdOpen(pid, 0); err != nil {
-				fds[i] = -1
+	held := make([]member, 0, min(len(pids), batch))
+	for len(pids) > 0 {
+		for held = held[:0]; len(pids) > 0 && len(held) < batch; pids = pids[1:] {
+			fd, err := unix.PidfdOpen(pids[0], 0)
+			if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && len(held) > 0 {
+				break // as many as we may hold; the others next
+			}
+			if err == nil {
+				held = append(held, member{pids[0], fd})
+			} else if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL) { // gone, or going
+				return signalled, os.NewSyscallError("pidfd_open", err)
 			}
 		}
-		now, errList := c.list(nil)
-		for i, pid := range part {
-			if fds[i] < 0 {
-				continue
+		listed, err := c.list(nil)
+		for _, m := range held {
+			if _, in := slices.BinarySearch(listed, m.pid); in && signal(m.pidfd) == nil {
+				signalled = append(signalled, m.pid)
 			}
-			if _, listed := slices.BinarySearch(now, pid); listed && signal(fds[i]) == nil {
-				signalled = append(signalled, pid)
-			}
-			_ = unix.Close(fds[i])
+			_ = unix.Close(m.pidfd)
 		}
-		if errList != nil {
-			return signalled, errList
+		if err != nil {
+			return signalled, err
 		}
-	}
-	slices.Sort(signalled)
-	// Out of descriptors is the one failure to open that more rounds do not mend. Init's pidfd was held all along.
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		return signalled, os.NewSyscallError("pidfd_open", err)
 	}
 	return signalled, nil
 }
 
-// awaitFrozen waits a little for the group to be all frozen. Not for long: a thread blocked in a permission event cannot be
-// frozen on kernels before 6.1.
-func (c *Cgroup) awaitFrozen() {
-	for range freezeWait / freezePoll {
-		var buf [16]byte
-		if n, err := pread(c.freeze, buf[:]); err != nil || string(buf[:n]) == "FROZEN\n" {
-			return
-		}
-		time.Sleep(freezePoll)
-	}
-}
+// member is a process that is about to be killed.
+type member struct{ pid, pidfd int }
 
 // thawBelow thaws a sub-group that the container froze itself.
 func (c *Cgroup) thawBelow(dir int) error {
@@ -150,12 +138,12 @@ func (c *Cgroup) unpopulated() (bool, error) {
 	return hasLine(buf[:n], "populated 0"), nil
 }
 
-// subset says whether all of a are in b; both are sorted.
-func subset(a, b []int) bool {
+// without gives those of a that are not in b, which is sorted.
+func without(a, b []int) (rest []int) {
 	for _, n := range a {
 		if _, ok := slices.BinarySearch(b, n); !ok {
-			return false
+			rest = append(rest, n)
 		}
 	}
-	return true
+	return rest
 }

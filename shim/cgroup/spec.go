@@ -114,7 +114,10 @@ func (s Spec) checkOutside() error {
 }
 
 // paths are a process's places in the hierarchies that matter here; "" where it has none.
-type paths struct{ freezer, unified string }
+type paths struct {
+	freezer, unified string
+	v1               bool // some hierarchy is of version 1
+}
 
 func (p paths) of(version int) string {
 	if version == 1 {
@@ -141,7 +144,9 @@ func parsePaths(text string) (p paths) {
 		}
 		if id == "0" && controllers == "" {
 			p.unified = where
+			continue
 		}
+		p.v1 = true
 		for controller := range strings.SplitSeq(controllers, ",") {
 			if controller == "freezer" {
 				p.freezer = where
@@ -169,35 +174,51 @@ func statOf(pid int) (start uint64, ppid int, err error) {
 	return start, ppid, err
 }
 
-// find chooses the hierarchy by which pid's container can be killed: the v1 freezer if the container has a group of its own
-// there, else v2.
-func find(pid int) (Spec, error) {
+// version chooses the hierarchy as package procfs does, which tells containers apart by it: v2 only where that is all there
+// is. A wrong choice would make Contains answer for a hierarchy in which every container has the same path.
+func (p paths) version() int {
+	if p.v1 {
+		return 1
+	}
+	return 2
+}
+
+// find describes pid's group in the hierarchy of this version.
+func find(pid, version int) (Spec, error) {
 	p, err := pathsOf(pid)
 	if err != nil {
 		return Spec{}, err
+	}
+	if version == 0 {
+		version = p.version()
 	}
 	start, _, err := statOf(pid)
 	if err != nil {
 		return Spec{}, err
 	}
-	s := Spec{Version: 2, Path: p.unified, PID: pid, Start: start}
-	mounts := []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
-	magic := int64(unix.CGROUP2_SUPER_MAGIC)
-	if p.freezer != "" && (p.freezer != "/" || p.unified == "/" || p.unified == "") {
-		s.Version, s.Path = 1, p.freezer
-		mounts, magic = []string{"/sys/fs/cgroup/freezer"}, unix.CGROUP_SUPER_MAGIC
-	}
-	for _, mount := range mounts {
-		var st unix.Statfs_t
-		if err := unix.Statfs(mount, &st); err == nil && int64(st.Type) == magic {
-			s.Dir = path.Join(mount, s.Path)
-			break
-		}
+	s := Spec{Version: version, Path: p.of(version), PID: pid, Start: start}
+	if s.Dir, err = s.locate(); err != nil {
+		return Spec{}, err
 	}
 	if err := s.check(); err != nil {
 		return Spec{}, err
 	}
 	return s, s.checkMember()
+}
+
+// locate finds the group's directory.
+func (s Spec) locate() (string, error) {
+	mounts, magic := []string{"/sys/fs/cgroup/freezer"}, int64(unix.CGROUP_SUPER_MAGIC)
+	if s.Version == 2 {
+		mounts, magic = []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}, unix.CGROUP2_SUPER_MAGIC
+	}
+	for _, mount := range mounts {
+		var st unix.Statfs_t
+		if err := unix.Statfs(mount, &st); err == nil && int64(st.Type) == magic {
+			return path.Join(mount, s.Path), nil
+		}
+	}
+	return "", &fs.PathError{Op: "find the cgroup hierarchy at", Path: mounts[0], Err: fs.ErrNotExist}
 }
 
 // checkMember refuses a directory that does not list init: then the hierarchy is not mounted with its root where it was

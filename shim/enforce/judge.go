@@ -146,19 +146,27 @@ func (j *judgement) openKind(flags int, known bool) profiles.Kind {
 
 // exec judges an OPEN_EXEC_PERM event: a program, or an interpreter that the kernel opens for one.
 func (j *judgement) exec() error {
+	j.access.Kind = profiles.Exec
 	inside, ok := j.proc.InExec(j.ev.TID)
-	if err := errors.Join(j.object(), j.subject()); err != nil {
+	if err := j.object(); err != nil {
 		return err
 	}
-	j.access.Kind = profiles.Exec
 	file := identity{j.file.Dev, j.file.Ino}
 	if ok && inside != procfs.LoaderNone && j.why == 0 {
-		script := inside == procfs.LoaderScript
-		if j.c.table.interpreter(j.ev.TID, j.th.TGID, file, script) {
+		// The process still shows the program that called execve, which was judged when its exec began.
+		if j.c.table.interpreter(j.ev.TID, j.th.TGID, file, inside == procfs.LoaderScript) {
 			j.access.Interpreter = true
 			return j.decide()
 		}
 	}
+	if err := j.subject(); err != nil {
+		return err
+	}
+	return j.program(file)
+}
+
+// program judges what execve named.
+func (j *judgement) program(file identity) error {
 	j.access.Subject.SessionRoot = j.self.session && j.self.runtime && !j.self.forked
 	if j.c.plan.NeedsHash(j.access.Path) && !j.hash() {
 		return errNeedsHash

@@ -34,9 +34,9 @@ func (m *mount) close() {
 	}
 }
 
-// kernelOwned are file systems whose files are the kernel's interface to the process itself. Terminals are not
-// watched at all: the listener's own open of one could make it its controlling terminal.
-var unwatched = []string{"devpts"}
+// unwatched are file systems without marks. The kernel refuses permission events on proc; and of a terminal, the
+// listener's own open could make it the listener's controlling terminal.
+var unwatched = []string{"proc", "devpts"}
 
 // readMounts lists what is mounted in the container, seen from its parked first process.
 func (c *Container) readMounts(tmpfs []string) error {

@@ -18,10 +18,11 @@ const (
 var cmdlineSlots = make(chan struct{}, cmdlineReaders)
 
 // Cmdline reads a process's arguments, at most 4096 bytes of them. They lie in
-// the process's memory: it may have changed them, and it can keep a reader
-// waiting for as long as it lives. So never call this before an answer. It
-// returns with ctx; a read that still waits then ends with the process, and at
-// most four do (ErrBusy).
+// the process's memory: it may have changed them, and whoever reads waits for
+// the lock of that memory (and, before Linux 6.4 or so, for the process's own
+// userfaultfd) for as long as it lives. So never call this before an answer.
+// It returns with ctx; a read that still waits then ends with the process, and
+// at most four do (ErrBusy).
 func (p *FS) Cmdline(ctx context.Context, pid int) ([]string, error) {
 	select {
 	case cmdlineSlots <- struct{}{}:
