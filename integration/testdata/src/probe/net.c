@@ -1,0 +1,63 @@
+/* Sockets. */
+#include "probe.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+static struct sockaddr_in address(const char *host, const char *port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+	inet_pton(AF_INET, host, &a.sin_addr);
+	return a;
+}
+
+static int listen_on(const char *port)
+{
+	struct sockaddr_in a = address("127.0.0.1", port);
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+
+	if (s < 0)
+		return -1;
+	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	return bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 16) < 0 ? -1 : s;
+}
+
+/* listen PORT: on the loopback; says so and goes on with nothing. */
+static int op_listen(int n, char **a) { return RESULT(listen_on(a[0])); }
+
+/* serve PORT: answers every connection with one line, for ever. */
+static int op_serve(int n, char **a)
+{
+	int s = listen_on(a[0]), c;
+
+	if (s < 0)
+		return errno;
+	say("listening");
+	while ((c = accept4(s, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+		write_all(c, "served\n", 7);
+		close(c);
+	}
+	return errno;
+}
+
+static int op_connect(int n, char **a)
+{
+	struct sockaddr_in to = address(a[0], a[1]);
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (s < 0)
+		return errno;
+	if (connect(s, (struct sockaddr *)&to, sizeof(to)) < 0)
+		return errno;
+	return copy_fd(s, 1);
+}
+
+static int op_socket(int n, char **a) { return RESULT(socket(atoi(a[0]), atoi(a[1]), atoi(a[2]))); }
+
+const struct op net_ops[] = {
+	{"listen", 1, op_listen, "PORT: on 127.0.0.1"},
+	{"serve", 1, op_serve, "PORT: answer every connection"},
+	{"connect", 2, op_connect, "ADDRESS PORT: print what comes"},
+	{"socket", 3, op_socket, "FAMILY TYPE PROTOCOL"},
+	{0},
+};
