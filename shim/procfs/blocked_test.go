@@ -190,14 +190,11 @@ func execs(t *testing.T, prepare func(root string), argv ...string) []string {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	close(seen)
-	return slices.Collect(func(yield func(string) bool) {
-		for s := range seen {
-			if !yield(s) {
-				return
-			}
-		}
-	})
+	var all []string
+	for len(seen) > 0 { // every exec has been answered
+		all = append(all, <-seen)
+	}
+	return all
 }
 
 func loaderPath(t *testing.T) string {

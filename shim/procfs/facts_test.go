@@ -212,9 +212,10 @@ func TestAncestors(t *testing.T) {
 
 func TestCmdline(t *testing.T) {
 	p := open(t)
-	cmd := exec.CommandContext(timeout(t), "/bin/sleep", "60", "0")
-	start(t, cmd, "")
-	if got, err := p.Cmdline(timeout(t), cmd.Process.Pid); err != nil || !slices.Equal(got, []string{"/bin/sleep", "60", "0"}) {
+	argv := []string{"/bin/sh", "-c", "echo ready; read x", "", "a b"}
+	cmd := exec.CommandContext(timeout(t), argv[0], argv[1:]...)
+	start(t, cmd, "ready")
+	if got, err := p.Cmdline(timeout(t), cmd.Process.Pid); err != nil || !slices.Equal(got, argv) {
 		t.Errorf("Cmdline = %q, %v", got, err)
 	}
 	if _, err := p.Cmdline(timeout(t), 1<<30); !errors.Is(err, unix.ENOENT) {

@@ -44,10 +44,14 @@ func open(t testing.TB) *procfs.FS {
 	return p
 }
 
-// start runs cmd until the test ends and, with a word to wait for, until it
-// has said that.
+// start runs cmd, whose standard input stays open until the test ends, and
+// waits until it has said word, if there is one.
 func start(t testing.TB, cmd *exec.Cmd, word string) {
 	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +61,7 @@ func start(t testing.TB, cmd *exec.Cmd, word string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		in.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
