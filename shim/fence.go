@@ -191,11 +191,7 @@ func (f *fence) session(r *taskapi.ExecProcessRequest) error {
 	if err := json.Unmarshal(r.Spec.GetValue(), &p); err != nil {
 		return fmt.Errorf("parse the process of exec %s: %w", r.ExecID, err)
 	}
-	v, err := f.container.JudgeSession(p.Args, p.Env, p.Cwd)
-	if err != nil {
-		return fmt.Errorf("%w: exec session %s: %w", errRefused, quote(p.Args), err)
-	}
-	if v != nil {
+	if v := f.container.JudgeSession(p.Args, p.Env, p.Cwd); v != nil {
 		f.engine.report.put(f, *v)
 		return fmt.Errorf("%w: exec session %s: %s (profile %s; to allow it: %s)",
 			errRefused, quote(p.Args), v.Verdict.Reason, f.plan.Name, v.Suggest)

@@ -124,7 +124,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 // refused makes an error that containerd carries to the caller as it is.
 func refused(err error) error {
 	if errors.Is(err, errRefused) {
-		return errgrpc.ToGRPC(fmt.Errorf("%w: %w", err, errdefs.ErrPermissionDenied))
+		return errgrpc.ToGRPC(fmt.Errorf("%s: %w", err, errdefs.ErrPermissionDenied)) // one cause: each is told to the caller
 	}
 	return errgrpc.ToGRPC(err)
 }

@@ -1,7 +1,6 @@
 package enforce
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -14,15 +13,15 @@ import (
 )
 
 // JudgeSession asks the plan about the program that an exec session names, before anything of it exists. It returns
-// the violation if the plan stops it, nil if it may go on, and an error if no such program is there. It is for a good
-// answer early: the exec itself is judged again, by what is really executed.
-func (c *Container) JudgeSession(args, env []string, cwd string) (*Violation, error) {
+// the violation if the plan stops it, nil if it may go on. It is for a good answer early: the exec itself is judged
+// again, by what is really executed. So a program that is not found goes on, to the runtime's own error.
+func (c *Container) JudgeSession(args, env []string, cwd string) *Violation {
 	if len(args) == 0 {
-		return nil, errors.New("it names no program")
+		return nil
 	}
 	name, st, err := c.lookPath(args[0], env, cwd)
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	a := profiles.Access{
 		Kind: profiles.Exec, Path: name,
@@ -32,14 +31,14 @@ func (c *Container) JudgeSession(args, env []string, cwd string) (*Violation, er
 		a.Image = c.image.Unchanged(name, m.readOnly)
 	}
 	if c.plan.NeedsHash(name) {
-		return nil, nil // its bytes are looked at when it is executed
+		return nil // its bytes are looked at when it is executed
 	}
 	v := c.plan.Decide(&a)
 	if v.Allowed() {
-		return nil, nil
+		return nil
 	}
 	v.Action = profiles.Deny // refused before it exists: there is nothing to kill
-	return &Violation{Time: time.Now(), Access: a, Verdict: v, Suggest: c.plan.Suggest(&a), Cmdline: args}, nil
+	return &Violation{Time: time.Now(), Access: a, Verdict: v, Suggest: c.plan.Suggest(&a), Cmdline: args}
 }
 
 // lookPath finds what the runtime will execute for name: its path in the container with links resolved.
