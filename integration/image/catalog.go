@@ -141,9 +141,16 @@ func nginx() Spec {
 // system is what every root file system has.
 func system() []File {
 	return []File{
-		{Path: "/proc", Dir: true}, {Path: "/sys", Dir: true}, {Path: "/dev", Dir: true}, {Path: "/run", Dir: true},
-		{Path: "/tmp", Dir: true, Mode: 0o1777}, {Path: "/root", Dir: true, Mode: 0o700}, {Path: "/home", Dir: true},
-		{Path: "/var/tmp", Dir: true, Mode: 0o1777}, {Path: "/var/run", Link: "../run"}, {Path: "/var/lib/app", Dir: true},
+		{Path: "/proc", Dir: true},
+		{Path: "/sys", Dir: true},
+		{Path: "/dev", Dir: true},
+		{Path: "/run", Dir: true},
+		{Path: "/tmp", Dir: true, Mode: 0o1777},
+		{Path: "/root", Dir: true, Mode: 0o700},
+		{Path: "/home", Dir: true},
+		{Path: "/var/tmp", Dir: true, Mode: 0o1777},
+		{Path: "/var/run", Link: "../run"},
+		{Path: "/var/lib/app", Dir: true},
 		{Path: "/var/lib/app/state", Text: "state of the image\n"},
 		{Path: "/etc/passwd", Text: "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\n" +
 			"redis:x:999:999:redis:/data:/bin/sh\napp:x:1000:1000:app:/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"},

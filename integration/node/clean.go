@@ -19,15 +19,21 @@ import (
 // Clean ends by force whatever a node in dir left behind, detached or killed, and removes dir. It returns ErrRunning
 // when another process owns the node.
 func Clean(dir string) error {
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+	l := layoutOf(dir)
+	if !exists(l.dir) && !exists(l.run) {
 		return nil
 	}
-	lock, err := lockDir(filepath.Clean(dir))
+	lock, err := lockDir(l.dir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	return layoutOf(dir).remove()
+	return l.remove()
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // Running reports whether a node that was left running on purpose lives in dir, and its address.
