@@ -57,18 +57,18 @@ func describe(ns, id string, spec *specs.Spec) task {
 // lets the container run without.
 func (e *engine) choose(t task) (*profiles.Plan, error) {
 	p, err := e.profile(t)
-	if err != nil {
-		return nil, err
-	}
-	if p == nil {
+	if errors.Is(err, store.ErrNoMatch) {
 		switch e.cfg.NoProfile {
 		case config.Run:
 			return nil, nil
 		case config.Monitor:
-			p = unprofiled()
+			p, err = unprofiled(), nil
 		default:
-			return nil, e.noProfile(t)
+			err = e.noProfile(t, err)
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errRefused, err)
 	}
 	plan, err := profiles.Compile(p, e.target)
 	if err != nil {
@@ -77,42 +77,35 @@ func (e *engine) choose(t task) (*profiles.Plan, error) {
 	return plan, nil
 }
 
-// profile finds the declared profile of t: nil, nil when there is none.
+// profile finds the declared profile of t. errors.Is(err, store.ErrNoMatch) when there is none.
 func (e *engine) profile(t task) (*profiles.Profile, error) {
 	st, err := store.Open(e.cfg.Profiles)
 	if err != nil {
-		return nil, fmt.Errorf("%w: profile store: %w", errRefused, err)
+		return nil, fmt.Errorf("profile store: %w", err)
 	}
 	if t.asked == "" {
-		p, err := st.Match(t.facts)
-		if errors.Is(err, store.ErrNoMatch) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errRefused, err)
-		}
-		return p, nil
+		return st.Match(t.facts)
 	}
 	p, err := st.Get(t.asked)
 	if err != nil {
-		return nil, fmt.Errorf("%w: annotation %s: %w", errRefused, annotation, err)
+		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
 	}
 	// Outside Kubernetes whoever sets annotations is the node's root, and nothing of what a match asks is known.
 	if t.facts.CRI {
 		if ok, why := p.Match.Holds(t.facts); !ok {
-			return nil, fmt.Errorf("%w: annotation %s: profile %s is not for this container: %s", errRefused, annotation, t.asked, why)
+			return nil, fmt.Errorf("annotation %s: profile %s is not for this container: %s", annotation, t.asked, why)
 		}
 	}
 	return p, nil
 }
 
-func (e *engine) noProfile(t task) error {
+func (e *engine) noProfile(t task, why error) error {
 	what := "container " + t.id
 	if t.facts.Image != "" {
 		what = fmt.Sprintf("container %s (image %s)", t.id, t.facts.Image)
 	}
-	return fmt.Errorf("%w: no profile for %s: write one into %s with a match for it, or name one in the annotation %s; "+
-		"`noProfile: monitor` in the node's configuration would let it run and report", errRefused, what, e.cfg.Profiles, annotation)
+	return fmt.Errorf("no profile for %s: write one into %s with a match for it, or name one in the annotation %s; "+
+		"`noProfile: monitor` in the node's configuration would let it run and report (%w)", what, e.cfg.Profiles, annotation, why)
 }
 
 // unprofiled declares nothing and stops nothing: what a container without a profile is watched with.
