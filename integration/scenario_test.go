@@ -1,0 +1,144 @@
+package integration_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stockade-dev/stockade/integration/checkout"
+	"github.com/stockade-dev/stockade/integration/image"
+	"github.com/stockade-dev/stockade/integration/node"
+	"github.com/stockade-dev/stockade/integration/scenario"
+)
+
+// shared is the node that every test of this package runs on.
+var shared *node.Node
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := 0, error(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err = setUp(ctx); err == nil {
+			code = m.Run()
+		}
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	cancel()
+	if shared != nil {
+		err = errors.Join(err, shared.Stop(context.Background()))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// setUp starts the node, imports the images and writes the profiles of all scenarios.
+func setUp(ctx context.Context) error {
+	root, err := checkout.Root()
+	if err != nil {
+		return err
+	}
+	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-runc-v2", "containerd-shim-stockade-v1", "stockade-guard")
+	if err != nil {
+		return err
+	}
+	if shared, err = node.Start(ctx, node.Config{Dir: filepath.Join(root, ".work/it"), Bin: []string{bin}}); err != nil {
+		return err
+	}
+	shared.Runtime = node.Stockade
+	builder := &image.Builder{Root: root, Log: os.Stderr}
+	for _, name := range image.Names() {
+		img, err := builder.Named(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := shared.Import(ctx, img.Tar); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestScenarios runs testdata/scenarios: each file is one case.
+func TestScenarios(t *testing.T) {
+	all, err := scenario.Load("testdata/scenarios")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		profile, err := s.ProfileYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if profile != nil {
+			if err := os.WriteFile(filepath.Join(shared.ProfilesDir(), s.Name+".yaml"), profile, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, s := range all {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			t.Log(s.Title)
+			play(t, s)
+		})
+	}
+}
+
+func play(t *testing.T, s *scenario.Scenario) {
+	if s.Control.Skip == "" {
+		control := observe(t, s, node.Runc)
+		for _, bad := range s.CheckControl(control) {
+			t.Errorf("without Stockade: %s", bad)
+		}
+		if t.Failed() {
+			t.Fatalf("without Stockade it is not what the scenario is about:\n%s", control)
+		}
+	}
+	got := observe(t, s, node.Stockade)
+	bad := s.Check(got)
+	if s.NotYet != "" {
+		effect, ok := s.NotStopped(got)
+		if !ok {
+			t.Fatalf("this is stopped now: remove not-yet (%s) from the scenario\n%s", s.NotYet, got)
+		}
+		t.Logf("not stopped yet, for want of %s: %s", s.NotYet, effect)
+		return
+	}
+	if len(bad) > 0 {
+		t.Errorf("%s\n%s", strings.Join(bad, "\n"), got)
+	}
+}
+
+func observe(t *testing.T, s *scenario.Scenario, runtime string) *scenario.Observed {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	o, err := s.Run(ctx, shared, runtime)
+	if err != nil {
+		t.Fatalf("under %s: %v\n%s", runtime, err, shared.LogTail())
+	}
+	t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	return o
+}
