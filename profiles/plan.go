@@ -32,6 +32,7 @@ type Plan struct {
 	exec, read, write table
 	syscalls          map[string]*Rule // that the filter lets pass with any arguments
 	conditional       map[string]*Rule // that it lets pass with some
+	watched           map[string]bool  // declared calls that the filter tells of all the same
 	capabilities      map[string]*Rule
 	network           []networkRule
 	hashed            map[string]bool // paths of exec rules with a digest
@@ -143,6 +144,10 @@ func (p *Plan) CoverPath(path string) Cover {
 	}
 	return CoverNone
 }
+
+// Watches reports whether the filter tells of this declared syscall before it is made, so that what the sealed mounts
+// would refuse in silence can be seen. The call itself is allowed.
+func (p *Plan) Watches(syscall string) bool { return p.watched[syscall] && p.syscalls[syscall] != nil }
 
 // Refuse is the verdict on an access that no rule can allow, for a reason that lies in how it was made.
 func (p *Plan) Refuse(why Reason) Verdict { return Verdict{Action: p.violation(), Reason: why} }

@@ -23,7 +23,16 @@ func (c *compiler) syscalls() {
 		c.failProfile("spec.allow.syscalls", err.Error(), "")
 		return
 	}
-	c.plan.Seccomp = filter
+	c.plan.Seccomp, c.plan.watched = filter, map[string]bool{}
+	if c.plan.Seal {
+		policy.Watch = true
+		if c.plan.Seccomp, err = seccomp.Build(policy); err != nil {
+			c.failProfile("spec.allow.syscalls", err.Error(), "")
+		}
+		for _, name := range seccomp.Watched() {
+			c.plan.watched[name] = true
+		}
+	}
 	c.plan.syscalls, c.plan.conditional = map[string]*Rule{}, map[string]*Rule{}
 	declarers := c.declarers(policy)
 	for i := range filter.Syscalls {
@@ -45,6 +54,12 @@ func (c *compiler) syscalls() {
 	}
 	for name := range c.plan.syscalls {
 		delete(c.plan.conditional, name)
+	}
+	for i := range c.profile.Deny.Syscalls {
+		r := &c.profile.Deny.Syscalls[i]
+		if c.plan.syscalls[r.Text] != nil || c.plan.conditional[r.Text] != nil {
+			c.fail(r, r.Text+" cannot be denied: the runtime needs it to start the container", "take it out; seccomp cannot tell the runtime from the container")
+		}
 	}
 }
 
@@ -73,7 +88,7 @@ func (c *compiler) policy() seccomp.Policy {
 	if !slices.Contains(names, "memfd_create") {
 		policy.Except = append(policy.Except, "memfd_create")
 	}
-	if !slices.Contains(names, "openat2") && !slices.Contains(denied, "openat2") {
+	if !slices.Contains(names, "openat2") {
 		policy.Errno = map[string]uint{"openat2": enosys}
 	}
 	return policy

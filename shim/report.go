@@ -110,7 +110,8 @@ func (r *reporter) incident(f *fence, v *enforce.Violation) incident.Incident {
 	if v.Verdict.Rule != nil {
 		inc.Rule = v.Verdict.Rule.String()
 	}
-	if v.Access.Kind == profiles.Syscall {
+	if v.Call != "" {
+		inc.Access.Syscall = v.Call
 		for _, a := range v.Args {
 			inc.Access.Args = append(inc.Access.Args, fmt.Sprintf("%#x", a))
 		}
@@ -132,7 +133,7 @@ func parents(ps []procfs.Process) []incident.Parent {
 
 // openFlags names an open's flags as open(2) does.
 func openFlags(v *enforce.Violation) string {
-	if v.Access.Kind != profiles.Read && v.Access.Kind != profiles.Write {
+	if v.Call != "" || v.Access.Kind != profiles.Read && v.Access.Kind != profiles.Write {
 		return ""
 	}
 	names := []string{[]string{"O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"}[v.Flags&unix.O_ACCMODE]}

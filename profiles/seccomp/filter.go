@@ -39,7 +39,11 @@ func Compile(p Policy) (*Filter, error) {
 		return nil, err
 	}
 	for name := range f.universe(d) {
-		if rules := f.expressible(name, d.rules(name)); len(rules) > 0 {
+		rules := d.rules(name)
+		if p.Watch && len(f.entries) == 1 {
+			rules = watch(name, rules)
+		}
+		if rules := f.expressible(name, rules); len(rules) > 0 {
 			f.rules[name] = rules
 		}
 	}

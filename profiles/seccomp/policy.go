@@ -41,6 +41,13 @@ type Policy struct {
 	// the filter before it drops its privileges, and @runtime is larger.
 	NoNewPrivileges bool
 
+	// Watch has the listener told, before they are made, of declared calls
+	// that change the file system by a path or execute one ([Watched]; opens
+	// only if they may write). The listener lets them go on: what they may
+	// do is for other mechanisms to enforce, this one sees what those refuse
+	// in silence. It needs a single entry: with SubArches it is off.
+	Watch bool
+
 	// ListenerPath is the unix socket that runc hands notification
 	// descriptors to.
 	ListenerPath string

@@ -20,6 +20,8 @@ import (
 type mount struct {
 	dest     string
 	readOnly bool
+	noexec   bool
+	seen     bool // there are events of it
 	image    bool // part of the container's own root filesystem
 	private  bool // nobody else has this file system: ignore marks on its inodes concern this container only
 	marked   uint64
@@ -58,8 +60,9 @@ func (c *Container) readMounts(tmpfs []string) error {
 		ownOverlay := m.image && i.FSType == "overlay"
 		ownTmpfs := i.FSType == "tmpfs" && slices.Contains(tmpfs, m.dest)
 		m.private, m.whole = ownOverlay || ownTmpfs, ownOverlay || ownTmpfs
-		if !slices.Contains(unwatched, i.FSType) {
-			m.marked = c.mask(m, hasOption(i.Options, "noexec"))
+		m.noexec = hasOption(i.Options, "noexec")
+		if m.seen = !slices.Contains(unwatched, i.FSType); m.seen {
+			m.marked = c.mask(m)
 		}
 		c.mounts[uint64(i.ID)] = m
 	}
@@ -69,9 +72,9 @@ func (c *Container) readMounts(tmpfs []string) error {
 func hasOption(options, o string) bool { return slices.Contains(strings.Split(options, ","), o) }
 
 // mask is what has to be asked about on m: nothing that is declared for every program anyway.
-func (c *Container) mask(m *mount, noexec bool) uint64 {
+func (c *Container) mask(m *mount) uint64 {
 	mask := uint64(fanotify.OpenExecPerm)
-	if noexec && !m.whole {
+	if m.noexec && !m.whole {
 		mask = 0 // the kernel refuses the exec before it would tell us
 	}
 	cover := c.plan.CoverTree(m.dest)

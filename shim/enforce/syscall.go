@@ -5,16 +5,17 @@ import (
 	"github.com/stockade-dev/stockade/shim/procfs"
 )
 
-// Call is a system call that the container's filter has stopped and asks about.
+// Call is a system call that the container's filter has stopped to ask about.
 type Call struct {
-	TID  int
-	Name string
-	Arch string
-	Args [6]uint64
+	TID   int
+	Name  string
+	Arch  string
+	Args  [6]uint64
+	Valid func() error // whether the caller still waits
 }
 
-// Syscall judges a call that is not declared and carries the verdict out, but for the answer itself: allow says which
-// it is. The calling thread waits meanwhile; Config.Report only takes note.
+// Syscall judges a call and carries the verdict out, but for the answer itself: allow says which it is. The calling
+// thread waits meanwhile; Config.Report only takes note.
 func (c *Container) Syscall(call Call) (allow bool, err error) {
 	if c.dead.Load() {
 		return false, nil
@@ -23,15 +24,30 @@ func (c *Container) Syscall(call Call) (allow bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a, err := c.callAccess(call, th)
+	a, self, err := c.callAccess(call, th)
 	if err != nil {
 		return false, err
+	}
+	if c.plan.Watches(call.Name) {
+		if self.runtime && !self.forked {
+			return true, nil // the runtime's own code on its way to the program
+		}
+		attempt, undeclared := c.watch(call, a)
+		if !undeclared || call.Valid() != nil {
+			return true, nil
+		}
+		a = attempt
 	}
 	verdict := c.plan.Decide(&a)
 	if verdict.Action == profiles.Allow {
 		return true, nil
 	}
-	v := Violation{Access: a, Verdict: verdict, Suggest: c.plan.Suggest(&a), Args: call.Args, Arch: call.Arch}
+	c.carryOut(verdict, a, call, th)
+	return verdict.Allowed(), nil
+}
+
+func (c *Container) carryOut(verdict profiles.Verdict, a profiles.Access, call Call, th procfs.Thread) {
+	v := Violation{Access: a, Verdict: verdict, Suggest: c.plan.Suggest(&a), Call: call.Name, Args: call.Args, Arch: call.Arch}
 	v.witness(c.proc, th)
 	switch verdict.Action {
 	case profiles.Kill:
@@ -40,19 +56,19 @@ func (c *Container) Syscall(call Call) (allow bool, err error) {
 		v.Err = c.cg.Freeze()
 	}
 	c.report(v)
-	return verdict.Allowed(), nil
 }
 
-func (c *Container) callAccess(call Call, th procfs.Thread) (profiles.Access, error) {
-	a := profiles.Access{Kind: profiles.Syscall, Name: call.Name, Notified: true}
+// callAccess is a call as an access, with what is known of its subject.
+func (c *Container) callAccess(call Call, th procfs.Thread) (a profiles.Access, self program, err error) {
+	a = profiles.Access{Kind: profiles.Syscall, Name: call.Name, Notified: true}
 	exe, err := c.proc.Exe(th.TGID)
 	if err != nil {
-		return a, err
+		return a, self, err
 	}
 	a.Subject = profiles.Subject{Exe: exe.Path, UID: c.uid(th.UID)}
 	start, err := c.proc.StartTime(th.TGID)
 	if err != nil {
-		return a, err
+		return a, self, err
 	}
 	self, known := c.table.get(th.TGID, start)
 	if !known && c.table.hasLineages() {
@@ -62,5 +78,5 @@ func (c *Container) callAccess(call Call, th procfs.Thread) (profiles.Access, er
 	if self.script {
 		a.Subject.Script = self.path
 	}
-	return a, nil
+	return a, self, nil
 }

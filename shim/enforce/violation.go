@@ -17,7 +17,8 @@ type Violation struct {
 
 	PID, TID int // as the host counts them
 	Comm     string
-	Args     [6]uint64 // of a syscall
+	Call     string    // the syscall, when it was seen there
+	Args     [6]uint64 // of it
 	Arch     string    // of a syscall
 	Flags    uint64    // of an open
 	Cmdline  []string

@@ -1,0 +1,47 @@
+package seccomp
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// writeFlags are the open flags that ask for more than reading: O_WRONLY, O_RDWR, O_CREAT and O_TRUNC, the same on
+// amd64 and arm64 (open(2)). O_TMPFILE is refused without one of them.
+const writeFlags = 0o1 | 0o2 | 0o100 | 0o1000
+
+// watched are the calls that change the file system by a path, or execute one. -1: whatever the arguments; else the
+// argument with open flags, and only those that write are told.
+var watched = map[string]int{
+	"open": 1, "openat": 2, "creat": -1,
+	"unlink": -1, "unlinkat": -1, "rmdir": -1,
+	"rename": -1, "renameat": -1, "renameat2": -1,
+	"link": -1, "linkat": -1, "symlink": -1, "symlinkat": -1,
+	"mkdir": -1, "mkdirat": -1, "mknod": -1, "mknodat": -1,
+	"chmod": -1, "fchmodat": -1, "fchmodat2": -1,
+	"chown": -1, "lchown": -1, "fchownat": -1,
+	"truncate": -1, "setxattr": -1, "lsetxattr": -1, "removexattr": -1, "lremovexattr": -1,
+	"execve": -1, "execveat": -1,
+}
+
+// Watched lists the calls that [Policy.Watch] is about, sorted.
+func Watched() []string { return slices.Sorted(maps.Keys(watched)) }
+
+// watch turns "allowed" into "told first" for a watched name. Rules that look at arguments already are left alone.
+func watch(name string, rules []rule) []rule {
+	index, ok := watched[name]
+	if !ok || len(rules) != 1 || rules[0].action != Allow || rules[0].conditional() {
+		return rules
+	}
+	why := rules[0].why + "; told to the listener first"
+	if index < 0 {
+		return []rule{{action: Notify, why: why}}
+	}
+	reads := masked(uint(index), writeFlags, 0)
+	out := []rule{{action: Allow, args: []specs.LinuxSeccompArg{reads}, why: rules[0].why}}
+	for _, c := range invertMask(reads) {
+		out = append(out, rule{action: Notify, args: []specs.LinuxSeccompArg{c}, why: why})
+	}
+	return out
+}
