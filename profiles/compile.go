@@ -112,12 +112,12 @@ func (c *compiler) pattern(text string, r *Rule) *pattern.Pattern {
 func (c *compiler) paths() {
 	for _, s := range c.scopes() {
 		for i := range s.rules.Exec {
-			if e, ok := c.entry(s, &s.rules.Exec[i]); ok {
+			if e, ok := c.entry(s, &s.rules.Exec[i], !s.deny); ok {
 				c.addExec(e)
 			}
 		}
 		for i := range s.rules.Read {
-			if e, ok := c.entry(s, &s.rules.Read[i]); ok {
+			if e, ok := c.entry(s, &s.rules.Read[i], !s.deny); ok {
 				c.plan.read.add(e)
 				if e.deny { // opening for writing may be opening for both
 					c.plan.write.add(e)
@@ -125,7 +125,7 @@ func (c *compiler) paths() {
 			}
 		}
 		for i := range s.rules.Write {
-			if e, ok := c.entry(s, &s.rules.Write[i]); ok {
+			if e, ok := c.entry(s, &s.rules.Write[i], false); ok {
 				c.addWrite(e)
 			}
 		}
@@ -141,9 +141,10 @@ func (c *compiler) paths() {
 	c.plan.write.finish()
 }
 
-func (c *compiler) entry(s scope, r *Rule) (entry, bool) {
+// entry compiles a rule; image says whether @image makes sense there.
+func (c *compiler) entry(s scope, r *Rule, image bool) (entry, bool) {
 	e := entry{rule: r, deny: s.deny, session: s.session, program: s.program}
-	if r.Text != Image {
+	if r.Text != Image || !image {
 		if e.pattern = c.pattern(r.Text, r); e.pattern == nil {
 			return e, false
 		}

@@ -150,11 +150,8 @@ func (r *reader) match(n ast.Node, field string) *Match {
 	m := &Match{}
 	r.fields(n, field, fieldReaders{
 		"images": func(n ast.Node, field string) {
-			m.Images = r.texts(n, field, emptyMatch)
-			for i, image := range m.Images {
-				if strings.ContainsAny(image, " \t\n?[]{}\\") {
-					r.fail(n, index(field, i), quote(image)+" is not an image", "write a reference, as in docker.io/library/redis:7*; * stands for any characters")
-				}
+			for i, item := range r.filled(n, field, emptyMatch) {
+				m.Images = append(m.Images, r.image(item, index(field, i)))
 			}
 		},
 		"namespaces": func(n ast.Node, field string) { m.Namespaces = r.names(n, field, emptyMatch) },
@@ -169,6 +166,14 @@ func (r *reader) match(n ast.Node, field string) *Match {
 		return nil
 	}
 	return m
+}
+
+func (r *reader) image(n ast.Node, field string) string {
+	text, ok := r.text(n, field)
+	if ok && strings.ContainsAny(text, " \t\n?[]{}\\") {
+		r.fail(n, field, quote(text)+" is not an image", "write a reference, as in docker.io/library/redis:7*; * stands for any characters")
+	}
+	return text
 }
 
 func (r *reader) labels(n ast.Node, field string) map[string]string {

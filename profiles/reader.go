@@ -15,7 +15,9 @@ import (
 
 const (
 	maxDocument = 1 << 20 // bytes of a file
-	maxNesting  = 16      // lists and mappings within each other; the language needs 8
+	maxNesting  = 16      // lists and mappings within each other on a line; the language needs 8
+	maxErrors   = 100     // reported; nobody reads more
+	maxColumn   = 128     // of a dash: each level of a block takes a column
 )
 
 // reader takes values out of YAML nodes and collects what is wrong with them.
@@ -25,6 +27,9 @@ type reader struct {
 }
 
 func (r *reader) add(at Position, field, problem, want string) {
+	if len(r.errs) == maxErrors {
+		return
+	}
 	r.errs = append(r.errs, &Error{Position: at, Field: field, Problem: problem, Want: want})
 }
 
@@ -56,18 +61,72 @@ func (r *reader) documents(data []byte) []ast.Node {
 	if !r.checkTokens(tokens) {
 		return nil
 	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		r.syntax(err)
-		return nil
-	}
 	var nodes []ast.Node
-	for _, doc := range file.Docs {
-		if doc.Body != nil && doc.Body.Type() != ast.NullType && doc.Body.Type() != ast.CommentType {
-			nodes = append(nodes, doc.Body)
+	for _, doc := range splitDocuments(tokens) {
+		file, err := parser.Parse(doc, 0, parser.AllowDuplicateMapKey())
+		if err != nil {
+			r.syntax(err)
+			continue
+		}
+		for _, d := range file.Docs {
+			if d.Body != nil && r.complete(doc, file) {
+				nodes = append(nodes, d.Body)
+			}
 		}
 	}
 	return nodes
+}
+
+// splitDocuments does by hand what the parser does not do well: after an empty document it drops all others. Documents
+// without content are left out.
+func splitDocuments(tokens token.Tokens) []token.Tokens {
+	var all []token.Tokens
+	var doc token.Tokens
+	content := false
+	for _, t := range append(tokens[:len(tokens):len(tokens)], nil) {
+		if t == nil || t.Type == token.DocumentHeaderType || t.Type == token.DocumentEndType {
+			if content {
+				all = append(all, doc)
+			}
+			doc, content = nil, false
+			continue
+		}
+		doc = append(doc, t)
+		content = content || t.Type != token.CommentType
+	}
+	return all
+}
+
+// scalars are the tokens that carry values.
+var scalars = []token.Type{
+	token.StringType, token.SingleQuoteType, token.DoubleQuoteType, token.BoolType, token.NullType, token.IntegerType,
+	token.BinaryIntegerType, token.OctetIntegerType, token.HexIntegerType, token.FloatType, token.InfinityType, token.NanType,
+}
+
+// complete checks that every value of the text is in the tree: a rule that the parser lost would be a hole in a deny.
+func (r *reader) complete(tokens token.Tokens, file *ast.File) bool {
+	c := collector{}
+	for _, doc := range file.Docs {
+		ast.Walk(c, doc)
+	}
+	for _, t := range tokens {
+		if slices.Contains(scalars, t.Type) && !c[*t.Position] {
+			r.add(r.position(t), "", "not YAML: "+quote(t.Value)+" belongs to nothing", "")
+			return false
+		}
+	}
+	return true
+}
+
+// collector remembers the places of all nodes of a tree.
+type collector map[token.Position]bool
+
+// Visit implements ast.Visitor.
+func (c collector) Visit(n ast.Node) ast.Visitor {
+	if t := n.GetToken(); t != nil && t.Position != nil {
+		c[*t.Position] = true
+	}
+	return c
 }
 
 func invalidUTF8(data []byte) int {
@@ -103,6 +162,8 @@ var refused = map[token.Type]string{
 	token.TagType:        "a tag (!)",
 	token.MappingKeyType: "an explicit key (?)",
 	token.DirectiveType:  "a directive (%)",
+	token.LiteralType:    "a block of text (|)",
+	token.FoldedType:     "a folded text (>)",
 }
 
 // checkTokens refuses what must not reach the parser, which is recursive. An opening bracket or dash nests what follows
@@ -124,7 +185,7 @@ func (r *reader) checkTokens(tokens token.Tokens) bool {
 		case token.SequenceEntryType:
 			dashes++
 		}
-		if flow+dashes > maxNesting || t.Position.Column > 2*maxNesting && t.Type == token.SequenceEntryType {
+		if flow+dashes > maxNesting || t.Position.Column > maxColumn && t.Type == token.SequenceEntryType {
 			r.add(r.position(t), "", "lists and mappings nested too deeply", fmt.Sprintf("at most %d levels", maxNesting))
 			break
 		}
@@ -210,16 +271,6 @@ func (r *reader) text(n ast.Node, field string) (string, bool) {
 	}
 	r.fail(n, field, "it is "+describe(n), "write a string, in quotes if YAML reads it as something else")
 	return "", false
-}
-
-func (r *reader) texts(n ast.Node, field, want string) []string {
-	var all []string
-	for i, item := range r.filled(n, field, want) {
-		if text, ok := r.text(item, index(field, i)); ok {
-			all = append(all, text)
-		}
-	}
-	return all
 }
 
 func (r *reader) boolean(n ast.Node, field string) *bool {

@@ -11,31 +11,31 @@ import (
 // never inherited. lookup finds a profile by name. It is an error if one is missing, if they extend each other in a
 // circle, or if two parents disagree and the child does not choose.
 func Resolve(name string, lookup func(string) (*Profile, bool)) (*Profile, error) {
-	return resolve(name, lookup, nil)
-}
-
-func resolve(name string, lookup func(string) (*Profile, bool), path []string) (*Profile, error) {
 	p, ok := lookup(name)
 	if !ok {
-		if len(path) == 0 {
-			return nil, fmt.Errorf("no profile is named %q", name)
-		}
-		child, _ := lookup(path[len(path)-1])
-		return nil, child.errorf("spec.extends", fmt.Sprintf("no profile is named %q", name), "name one that is in the store")
+		return nil, fmt.Errorf("no profile is named %q", name)
 	}
-	path = append(path, name)
+	r := resolver{lookup: lookup, done: map[string]*Profile{}}
+	return r.resolve(p, []string{name})
+}
+
+// resolver remembers what it has resolved: parents may be shared.
+type resolver struct {
+	lookup func(string) (*Profile, bool)
+	done   map[string]*Profile
+}
+
+// resolve merges what p extends; path are the names that led to it, its own last.
+func (r *resolver) resolve(p *Profile, path []string) (*Profile, error) {
 	merged := p.clone()
 	merged.Extends = nil
 	base := &Profile{}
-	for _, parent := range p.Extends {
-		if slices.Contains(path, parent) {
-			return nil, p.errorf("spec.extends", "profiles extend each other: "+strings.Join(append(path, parent), " -> "), "break the circle")
-		}
-		r, err := resolve(parent, lookup, path)
+	for _, name := range p.Extends {
+		parent, err := r.parent(p, name, path)
 		if err != nil {
 			return nil, err
 		}
-		if err := p.inherit(base, r); err != nil {
+		if err := p.inherit(base, parent); err != nil {
 			return nil, err
 		}
 	}
@@ -50,6 +50,24 @@ func resolve(name string, lookup func(string) (*Profile, bool), path []string) (
 	}
 	merged.unite(base)
 	return merged, nil
+}
+
+// parent resolves one of those that p extends.
+func (r *resolver) parent(p *Profile, name string, path []string) (*Profile, error) {
+	if done := r.done[name]; done != nil {
+		return done, nil
+	}
+	path = append(path[:len(path):len(path)], name)
+	if slices.Contains(path[:len(path)-1], name) {
+		return nil, p.errorf("spec.extends", "profiles extend each other: "+strings.Join(path, " -> "), "break the circle")
+	}
+	parent, ok := r.lookup(name)
+	if !ok {
+		return nil, p.errorf("spec.extends", fmt.Sprintf("no profile is named %q", name), "name one that is in the store")
+	}
+	parent, err := r.resolve(parent, path)
+	r.done[name] = parent
+	return parent, err
 }
 
 // inherit merges one resolved parent into what the parents before it gave.

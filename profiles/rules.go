@@ -101,7 +101,7 @@ func (r *reader) ruleText(n ast.Node, field string, k Kind, where place) string 
 	switch k {
 	case Exec, Read:
 		if s, ok := n.(*ast.StringNode); ok && strings.HasPrefix(s.Value, "@") {
-			return r.image(n, field, s.Value, where)
+			return r.set(n, field, s.Value, where)
 		}
 		return r.pattern(n, field)
 	case Write:
@@ -131,7 +131,7 @@ func (r *reader) ruleText(n ast.Node, field string, k Kind, where place) string 
 	return text
 }
 
-func (r *reader) image(n ast.Node, field, text string, where place) string {
+func (r *reader) set(n ast.Node, field, text string, where place) string {
 	switch {
 	case text != Image:
 		r.fail(n, field, quote(text)+" is not known", "write "+Image+" or an absolute path")
