@@ -86,6 +86,7 @@ const (
 	ReasonMount
 	ReasonProgram
 	ReasonUnlinked
+	ReasonFilter
 )
 
 var reasonNames = [...]string{
@@ -104,6 +105,7 @@ var reasonNames = [...]string{
 	"through a mount that was made after the container started",
 	"by a program that was never admitted",
 	"a file that has no name any more",
+	"through an entry of another architecture, or with arguments, that the filter closes (SIGSYS)",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }

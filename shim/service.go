@@ -62,11 +62,12 @@ type service struct {
 }
 
 func newService(ctx context.Context, pub containerd.Publisher, down shutdown.Service) (*service, error) {
-	inner, err := runctask.NewTaskService(ctx, pub, down)
+	s := &service{publisher: pub, tasks: map[string]*fence{}}
+	inner, err := runctask.NewTaskService(ctx, &exits{pub, s.sigsys}, down)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{TTRPCTaskService: inner, publisher: pub, tasks: map[string]*fence{}}
+	s.TTRPCTaskService = inner
 	down.RegisterCallback(func(ctx context.Context) error {
 		s.engineOnce.Do(func() { s.engineErr = errdefs.ErrUnavailable })
 		if s.engine != nil {

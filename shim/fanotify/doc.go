@@ -27,9 +27,10 @@
 // # What fails, and how
 //
 // An event that the kernel cannot deliver (no free file descriptor, an object
-// that cannot be opened, such as a socket) is denied by the kernel. Read
+// that cannot be opened) is denied by the kernel. Read
 // reports it as an Event whose [Event.Undelivered] is not nil; [Group.Stats]
-// counts them. When memory for an event is short the kernel denies with ENOMEM
+// counts them. (Before 6.13 one is missed: an object under a lease (fcntl(2)),
+// whose EAGAIN looks like an empty queue. Denied it is too.) When memory for an event is short the kernel denies with ENOMEM
 // and sends nothing.
 //
 // When the last holder of the group is gone, pending and later opens are
@@ -39,10 +40,10 @@
 //
 // # Limits
 //
-// Not seen: memfd_create, objects on mounts without a mark, directories,
-// O_PATH opens, changes of metadata; on recent kernels (6.18; 6.12 still sends
-// them) device nodes, FIFOs and sockets. procfs refuses permission marks
-// (EINVAL).
+// Events are for regular files only: a device node, a FIFO, a socket causes
+// none on any kernel. Not seen either: memfd_create, objects on mounts without
+// a mark, directories, O_PATH opens, changes of metadata. procfs refuses
+// permission marks (EINVAL).
 // Delivering an event opens the object in the reader: on a file system whose
 // server does not answer (FUSE, NFS) that blocks every event of the group, so
 // such mounts should not be marked with others that matter more.

@@ -117,9 +117,7 @@ func (g *Group) wait() error {
 // readNow reads what is queued; 0, nil if nothing is.
 func (g *Group) readNow(evs []Event) (int, error) {
 	size := min(len(evs), Batch) * metadataSize
-	g.reading.Lock()
 	n, err := unix.Read(g.fd, g.buf[:size])
-	g.reading.Unlock()
 	switch err {
 	case nil:
 		return g.decode(evs, g.buf[:n])

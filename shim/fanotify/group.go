@@ -25,12 +25,7 @@ type Group struct {
 	life   sync.RWMutex
 	closed atomic.Bool
 
-	// reading excludes read(2) while a FIFO's fd is closed before its answer:
-	// the kernel knows a pending event only by that number.
-	reading sync.Mutex
-	buf     [Batch * metadataSize]byte
-
-	held  held
+	buf   [Batch * metadataSize]byte // the reader's
 	stats counters
 }
 
@@ -62,8 +57,8 @@ func Open() (*Group, error) {
 
 // initGroup asks for errors in place of fds where the kernel can (6.13). The
 // flags are those of fanotify_init(2); FAN_NONBLOCK is set later by Open.
-//
-// O_NONBLOCK on the events' fds: opening a FIFO must not block the reader.
+// O_NONBLOCK on the events' fds keeps a file with a lease (fcntl(2)) from
+// holding up the reader.
 func initGroup() (int, error) {
 	const flags = unix.FAN_CLASS_CONTENT | unix.FAN_UNLIMITED_QUEUE |
 		unix.FAN_UNLIMITED_MARKS | unix.FAN_REPORT_TID | unix.FAN_CLOEXEC
@@ -103,7 +98,6 @@ func (g *Group) Close() error {
 	_, werr := unix.Write(g.wake, one[:])
 	g.life.Lock()
 	defer g.life.Unlock()
-	g.held.closeAll()
 	err := errors.Join(os.NewSyscallError("write eventfd", werr), g.file.Close())
 	unix.Close(g.wake)
 	return err

@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 		"hung":        hungListener,
 		"mmapwriter":  mmapWriter,
 		"blockedopen": blockedOpen,
+		"lease":       leaseHolder,
 	})
 }
 

@@ -53,8 +53,8 @@ func (g *Group) IgnoreFile(fd int) error {
 	return g.mark("ignore file", flags, OpenPerm, fd)
 }
 
-// IgnoreNode silences OpenPerm of one device node or FIFO for good: writing to
-// those says nothing of their content.
+// IgnoreNode silences OpenPerm of one file for good, whatever is written to
+// it. (Device nodes cause no events to begin with.)
 func (g *Group) IgnoreNode(fd int) error {
 	const flags = unix.FAN_MARK_ADD | unix.FAN_MARK_IGNORE | unix.FAN_MARK_IGNORED_SURV_MODIFY
 	return g.mark("ignore node", flags, OpenPerm, fd)

@@ -22,10 +22,13 @@ type Limit struct {
 	Fix string `json:"fix,omitempty"`
 }
 
+// GroupLimit is the name of the limit that the shim can raise by itself.
+const GroupLimit = "fs.fanotify.max_user_groups"
+
 // Limits reads the bounds that Stockade can run into. It walks /proc.
 func Limits() []Limit {
 	groups, marks := fanotifyUse()
-	g := Limit{Name: "fs.fanotify.max_user_groups", Use: groups, Max: sysctl("fanotify/max_user_groups"), Detail: "one for each shim (pod)"}
+	g := Limit{Name: GroupLimit, Use: groups, Max: sysctl("fanotify/max_user_groups"), Detail: "one for each shim (pod)"}
 	g.Low = g.Max >= 0 && g.Use >= 0 && g.Use > g.Max-16
 	if g.Low {
 		g.Fix = fmt.Sprintf("sysctl -w fs.fanotify.max_user_groups=%d", max(1024, 2*g.Max))

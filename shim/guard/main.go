@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,16 +46,13 @@ func inherit() (*watcher, error) {
 
 // settle makes the process small and hard to kill by accident. What the node does not permit is left.
 func settle() {
-	runtime.LockOSThread() // the name is the thread's, and this is the one that names the process
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(10)
 	debug.SetMemoryLimit(8 << 20)
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,
 		unix.SIGALRM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	_ = os.Chdir("/")
-	if name, err := unix.BytePtrFromString(comm); err == nil {
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
-	}
+	_ = os.WriteFile("/proc/self/comm", []byte(comm), 0)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0)
 	if null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
 		for fd := range 3 {

@@ -66,17 +66,17 @@ func TestThread(t *testing.T) {
 
 func TestExe(t *testing.T) {
 	p := open(t)
-	sleep, err := os.ReadFile("/bin/sleep")
+	sh, err := os.ReadFile("/bin/sh")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"plain", "named so (deleted)", "a\nb c"} {
 		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, sleep, 0o755); err != nil {
+		if err := os.WriteFile(path, sh, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.CommandContext(timeout(t), path, "60")
-		start(t, cmd, "")
+		cmd := exec.CommandContext(timeout(t), path, "-c", "echo ready; read x")
+		start(t, cmd, "ready")
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
 			t.Fatal(err)
