@@ -27,11 +27,11 @@
 // # What fails, and how
 //
 // An event that the kernel cannot deliver (no free file descriptor, an object
-// that cannot be opened) is denied by the kernel. Read
-// reports it as an Event whose [Event.Undelivered] is not nil; [Group.Stats]
-// counts them. (Before 6.13 one is missed: an object under a lease (fcntl(2)),
-// whose EAGAIN looks like an empty queue. Denied it is too.) When memory for an event is short the kernel denies with ENOMEM
-// and sends nothing.
+// that cannot be opened) is denied by the kernel. Read reports it as an Event
+// whose [Event.Undelivered] is not nil; [Group.Stats] counts them. Before 6.13
+// one kind is not reported, though denied: the EAGAIN of an object under a
+// lease (fcntl(2)) looks like an empty queue. When memory for an event is
+// short the kernel denies with ENOMEM and sends nothing.
 //
 // When the last holder of the group is gone, pending and later opens are
 // allowed. Hand [Group.File] to a second process that outlives this one and
@@ -43,10 +43,10 @@
 // Events are for regular files only: a device node, a FIFO, a socket causes
 // none on any kernel. Not seen either: memfd_create, objects on mounts without
 // a mark, directories, O_PATH opens, changes of metadata. procfs refuses
-// permission marks (EINVAL).
-// Delivering an event opens the object in the reader: on a file system whose
-// server does not answer (FUSE, NFS) that blocks every event of the group, so
-// such mounts should not be marked with others that matter more.
+// permission marks (EINVAL). Delivering an event opens the object in the
+// reader: on a file system whose server does not answer (FUSE, NFS) that
+// blocks every event of the group, so such mounts should not be marked with
+// others that matter more.
 //
 // Kernels: 5.7 for the group, 6.0 for the ignore marks (EINVAL before), 6.13
 // for knowing who asked for an undelivered event. See fanotify(7),
