@@ -17,8 +17,8 @@
 //
 // The answer path must not: the reader of events would wait for a thread that
 // waits for the reader. So nothing touches the target's memory (cmdline and
-// environ fault it in) but [FS.Cmdline], which is bounded in time and is not
-// for that path. stat goes to a file system's cache, not to its server. What
+// environ fault it in) but [FS.Cmdline], which is bounded in time, and
+// [String]; neither is for that path. stat goes to a file system's cache, not to its server. What
 // has to be retried, because the thread has sent its event but is not yet
 // asleep, is retried for [SettleTime] at most.
 //
