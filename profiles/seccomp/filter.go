@@ -38,7 +38,7 @@ func Compile(p Policy) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name := range f.universe(d) {
+	for name := range f.universe() {
 		rules := d.rules(name)
 		if p.Watch && len(f.entries) == 1 {
 			rules = watch(name, rules)
@@ -71,7 +71,7 @@ func (f *Filter) addEntries() error {
 
 // universe is every name that the filter has something to say about: what the
 // entries' tables hold, and what a newer libseccomp than ours may know.
-func (f *Filter) universe(d *declaration) map[string]bool {
+func (f *Filter) universe() map[string]bool {
 	all := map[string]bool{}
 	for name := range newer {
 		all[name] = true
@@ -80,10 +80,12 @@ func (f *Filter) universe(d *declaration) map[string]bool {
 		for name := range tables()[e.name].numbers {
 			all[name] = true
 		}
-	}
-	for name := range d.defaults {
-		if !resolves(name) {
-			all[name] = true
+		if e.name == "x86" {
+			for _, parts := range multiplexed {
+				for _, name := range parts {
+					all[name] = true
+				}
+			}
 		}
 	}
 	return all
@@ -92,15 +94,14 @@ func (f *Filter) universe(d *declaration) map[string]bool {
 // expressible leaves out what libseccomp cannot say for several entries at
 // once, so that it falls to the default action: on 32-bit entries it compares
 // the low half of an argument only, and the opposite of a condition would
-// overlap with the condition; and it turns a rule for bind into one for x86's
-// socketcall(SYS_BIND) as well, which a notification for the whole of
-// socketcall (or ipc) would sweep away.
+// overlap with the condition; and a notification for the whole of a
+// multiplexed call would sweep away the rules for its parts.
 func (f *Filter) expressible(name string, rules []rule) []rule {
 	if len(f.entries) == 1 {
 		return rules
 	}
 	return slices.DeleteFunc(slices.Clone(rules), func(r rule) bool {
-		return r.action == Notify && (r.conditional() || name == "socketcall" || name == "ipc")
+		return r.action == Notify && (r.conditional() || multiplexed[name] != nil)
 	})
 }
 
@@ -173,7 +174,11 @@ func (f *Filter) Verdict(c Call) Verdict {
 	if _, ok := t.numbers[c.Name]; !ok {
 		return f.unnumbered(c, t)
 	}
-	for _, r := range f.rules[c.Name] {
+	rules := f.rules[c.Name]
+	if name, ok := selected(c); ok && len(rules) == 0 {
+		rules = unconditional(f.rules[name])
+	}
+	for _, r := range rules {
 		if r.holds(&c.Args, f.entries[i].wide) {
 			return Verdict{Action: r.action, Errno: r.errno, Why: r.why}
 		}
@@ -183,18 +188,16 @@ func (f *Filter) Verdict(c Call) Verdict {
 
 // unnumbered is a syscall that this libseccomp has no number for on the entry.
 func (f *Filter) unnumbered(c Call, t *table) Verdict {
-	enosys := Verdict{Action: Errno, Errno: errnoENOSYS}
-	switch {
-	case c.Name == "" && c.Nr > t.last:
-		enosys.Why = fmt.Sprintf("number %d is newer than %s", c.Nr, libVersion())
-	case c.Name == "":
-		return Verdict{Action: Kill, Why: fmt.Sprintf("no syscall has the number %d", c.Nr)}
-	case newer[c.Name] != 0:
-		enosys.Why = "newer than " + libVersion()
-	default:
-		enosys.Why = "does not exist on " + c.Arch
+	if c.Name != "" {
+		if newer[c.Name] == 0 {
+			return Verdict{Action: Errno, Errno: errnoENOSYS, Why: "does not exist on " + c.Arch}
+		}
+		c.Nr = newer[c.Name]
 	}
-	return enosys
+	if c.Nr > t.last {
+		return Verdict{Action: Errno, Errno: errnoENOSYS, Why: fmt.Sprintf("number %d is newer than %s", c.Nr, libVersion())}
+	}
+	return Verdict{Action: Kill, Why: fmt.Sprintf("%s has no name for number %d", libVersion(), c.Nr)}
 }
 
 // Decide compiles p and gives its verdict on one syscall of p.Arch.

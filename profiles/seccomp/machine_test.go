@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -65,7 +66,7 @@ func (p program) run(nr int, arch uint32, args *[6]uint64) (uint32, error) {
 
 // assemble compiles a spec in the way runc 1.5 does
 // (libcontainer/seccomp/seccomp_linux.go), without its ENOSYS stub.
-func assemble(t *testing.T, spec *specs.LinuxSeccomp, native entry) program {
+func assemble(t *testing.T, spec *specs.LinuxSeccomp) program {
 	t.Helper()
 	filter, err := lib.NewFilter(lib.ActKillProcess)
 	must(t, err)
@@ -77,7 +78,9 @@ func assemble(t *testing.T, spec *specs.LinuxSeccomp, native entry) program {
 			}
 		}
 	}
-	if host, _ := lib.GetNativeArch(); native.lib != host {
+	host, err := lib.GetNativeArch()
+	must(t, err)
+	if native := entries[slices.IndexFunc(entries, func(e entry) bool { return e.spec == spec.Architectures[0] })]; native.lib != host {
 		must(t, filter.RemoveArch(host))
 	}
 	must(t, filter.SetOptimize(2))

@@ -23,7 +23,7 @@ func Sets() []string {
 // Names lists the syscalls that a set ("@default") holds on arch, sorted,
 // those with conditions on arguments or capabilities included.
 func Names(set, arch string) ([]string, error) {
-	if err := Check(set); err != nil {
+	if err := checkSet(set); err != nil {
 		return nil, err
 	}
 	t, ok := tables()[arch]
@@ -50,17 +50,21 @@ func Names(set, arch string) ([]string, error) {
 // libseccomp knows, or one newer than it, or a set. The error suggests the
 // nearest name.
 func Check(name string) error {
-	if !strings.HasPrefix(name, "@") {
-		return checkSyscall(name)
+	if strings.HasPrefix(name, "@") {
+		return checkSet(name)
 	}
+	return checkSyscall(name)
+}
+
+// Known is Check as a question.
+func Known(name string) bool { return Check(name) == nil }
+
+func checkSet(name string) error {
 	if slices.Contains(Sets(), name) {
 		return nil
 	}
 	return fmt.Errorf("no set of syscalls is named %q: there are %s", name, strings.Join(Sets(), ", "))
 }
-
-// Known is Check as a question.
-func Known(name string) bool { return Check(name) == nil }
 
 func checkSyscall(name string) error {
 	if newer[name] != 0 || (name != "" && resolves(name)) {

@@ -3,6 +3,7 @@ package seccomp
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -53,11 +54,13 @@ func entryOf(name string) (entry, bool) {
 }
 
 // newer names what libseccomp 2.5.4 (Linux 5.17) has no numbers for, with the
-// numbers, which are the same on amd64 and arm64. runc may be linked to a
+// numbers, which are the same on amd64 and arm64 (uretprobe is amd64's alone). runc may be linked to a
 // newer libseccomp than this program: then these are enforced like the others,
 // and with an old one they fail with ENOSYS.
-// Source: Documentation and scripts/syscall.tbl of Linux 6.17.
+// Source: scripts/syscall.tbl and arch/x86/entry/syscalls/syscall_64.tbl of
+// Linux 6.17.
 var newer = map[string]int{
+	"uretprobe":         335,
 	"cachestat":         451,
 	"fchmodat2":         452,
 	"map_shadow_stack":  453,
@@ -117,12 +120,19 @@ func readTable(e entry) *table {
 
 // resolves says whether libseccomp has the name at all, for any architecture.
 func resolves(name string) bool {
+	if strings.ContainsFunc(name, notInNames) { // a NUL would end it for C
+		return false
+	}
 	for _, e := range entries {
 		if _, err := lib.GetSyscallFromNameByArch(name, e.lib); err == nil {
 			return true
 		}
 	}
 	return false
+}
+
+func notInNames(r rune) bool {
+	return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9')
 }
 
 func libVersion() string {
