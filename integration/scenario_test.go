@@ -142,3 +142,26 @@ func observe(t *testing.T, s *scenario.Scenario, runtime string) *scenario.Obser
 	})
 	return o
 }
+
+// TestScenariosCanFail runs a case of a kill under plain runc: a check that finds nothing to say then would find
+// nothing either if Stockade did nothing.
+func TestScenariosCanFail(t *testing.T) {
+	for _, c := range []struct{ name, want string }{
+		{"exec-undeclared", "hello ran"},
+		{"write-undeclared", "/etc/app.conf was changed"},
+		{"session-undeclared", "output of exec 2"},
+	} {
+		data, err := os.ReadFile("testdata/scenarios/" + c.name + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := scenario.Parse(c.name, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Expect.Incidents = nil // there is nobody to write them
+		if bad := strings.Join(s.Check(observe(t, s, node.Runc)), "\n"); !strings.Contains(bad, c.want) {
+			t.Errorf("%s: the check says %q, want %q in it", c.name, bad, c.want)
+		}
+	}
+}

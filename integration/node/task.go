@@ -175,19 +175,26 @@ func (t *Task) Start(ctx context.Context) error {
 
 // Delete kills what runs and removes the task, the container and its file system.
 func (t *Task) Delete(ctx context.Context) error {
+	errs := []error{t.DeleteTask(ctx)}
 	ctx = t.node.Context(ctx)
-	var errs []error
-	if t.Task != nil {
-		if _, err := t.Task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, err)
-		}
-	}
 	if t.Container != nil {
 		if err := t.Container.Delete(ctx, containerd.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// DeleteTask kills what runs and removes the task alone: its shim ends, and Rootfs stays.
+func (t *Task) DeleteTask(ctx context.Context) error {
+	if t.Task == nil {
+		return nil
+	}
+	_, err := t.Task.Delete(t.node.Context(ctx), containerd.WithProcessKill)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // Kill sends sig to the container's first process.

@@ -62,6 +62,12 @@ func (s *Scenario) Run(ctx context.Context, n *node.Node, runtime string) (*Obse
 	if err := s.drive(ctx, task, o); err != nil {
 		return nil, errors.Join(err, o.remove())
 	}
+	if err := task.DeleteTask(ctx); err != nil {
+		return nil, errors.Join(err, o.remove())
+	}
+	if runtime == node.Runc {
+		return o, nil // nobody writes incidents
+	}
 	o.incidents, err = s.gather(ctx, n.IncidentsDir(), task.ID)
 	return o, err
 }
@@ -152,21 +158,45 @@ func (s *Scenario) writeFiles(h *hostFiles) error {
 		if f.Mode != 0 {
 			mode = os.FileMode(f.Mode)
 		}
-		if err := writeFile(h.writable(f.Path), data, mode); err != nil {
+		if err := h.mkdirs(filepath.Dir(f.Path)); err != nil {
+			return err
+		}
+		path := h.writable(f.Path)
+		if err := os.WriteFile(path, data, mode); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, mode); err != nil { // the umask took some
 			return err
 		}
 	}
 	return nil
 }
 
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+// mkdirs makes a directory of the writable layer or a volume. One that the image has too keeps its mode: the upper
+// layer's is the one that counts.
+func (h *hostFiles) mkdirs(dir string) error {
+	if dir == "/" {
+		return nil
+	}
+	if err := h.mkdirs(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, data, mode); err != nil {
+	mode := os.FileMode(0o755)
+	if host, _, ok := h.root.Find(dir); ok {
+		st, err := os.Stat(host)
+		if err != nil {
+			return err
+		}
+		mode = st.Mode()
+	}
+	path := h.writable(dir)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil
+		}
 		return err
 	}
-	return os.Chmod(path, mode)
+	return os.Chmod(path, mode&(os.ModePerm|os.ModeSticky))
 }
 
 // hostFiles finds a container's files on the host.
@@ -184,7 +214,7 @@ func (h *hostFiles) writable(path string) string {
 
 func (h *hostFiles) volume(path string) (dir, rest string, ok bool) {
 	for destination, dir := range h.volumes {
-		if rest, ok := strings.CutPrefix(path, destination+"/"); ok {
+		if rest, ok := strings.CutPrefix(path+"/", destination+"/"); ok {
 			return dir, rest, true
 		}
 	}
