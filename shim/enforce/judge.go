@@ -3,8 +3,6 @@ package enforce
 import (
 	"errors"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/fanotify"
 	"github.com/stockade-dev/stockade/shim/procfs"
@@ -134,8 +132,7 @@ func (j *judgement) open() error {
 // openKind tells reading from writing by the flags in the blocked thread's own registers. Where they are not there
 // (openat2, io_uring, a 32-bit entry) it is writing, unless the mount makes that impossible.
 func (j *judgement) openKind(flags int, known bool) profiles.Kind {
-	device := j.file.Mode&unix.S_IFMT != unix.S_IFREG
-	if j.mount != nil && j.mount.readOnly && !device {
+	if j.mount != nil && j.mount.readOnly {
 		return profiles.Read
 	}
 	if !known || procfs.OpensToWrite(flags) {
@@ -147,22 +144,30 @@ func (j *judgement) openKind(flags int, known bool) profiles.Kind {
 // exec judges an OPEN_EXEC_PERM event: a program, or an interpreter that the kernel opens for one.
 func (j *judgement) exec() error {
 	j.access.Kind = profiles.Exec
-	inside, ok := j.proc.InExec(j.ev.TID)
 	if err := j.object(); err != nil {
 		return err
 	}
 	file := identity{j.file.Dev, j.file.Ino}
-	if ok && inside != procfs.LoaderNone && j.why == 0 {
+	if j.why == 0 && j.interpreter(file) {
 		// The process still shows the program that called execve, which was judged when its exec began.
-		if j.c.table.interpreter(j.ev.TID, j.th.TGID, file, inside == procfs.LoaderScript) {
-			j.access.Interpreter = true
-			return j.decide()
-		}
+		j.access.Interpreter = true
+		return j.decide()
 	}
 	if err := j.subject(); err != nil {
 		return err
 	}
 	return j.program(file)
+}
+
+// interpreter says whether the kernel opens file for a program of this thread that was admitted: as its ELF
+// interpreter, or for its #! line.
+func (j *judgement) interpreter(file identity) bool {
+	if !j.c.table.pending(j.ev.TID) {
+		return false
+	}
+	loader, ok := j.proc.InExec(j.ev.TID)
+	return ok && loader != procfs.LoaderNone &&
+		j.c.table.interpreter(j.ev.TID, j.th.TGID, file, loader == procfs.LoaderScript)
 }
 
 // program judges what execve named.

@@ -16,8 +16,8 @@
 //
 // # Limits
 //
-// Not seen: what opens no file (unlink, rename, chmod, truncate by path), directories, /proc (the kernel refuses
-// permission events there), memfd_create'd programs (seccomp closes memfd_create unless it is declared), mounts made
+// No events: what opens no file (unlink, rename, chmod, truncate by path: seen through the seccomp listener, see
+// watch.go), directories, devices, FIFOs, /proc (the kernel refuses permission marks there), memfd_create'd programs (seccomp closes memfd_create unless it is declared), mounts made
 // after start (an access through one on a watched file system is a deviation; one on a file system of its own is not
 // seen: seccomp closes mount unless it is declared).
 package enforce

@@ -107,7 +107,7 @@ func (c *Container) arm(g *fanotify.Group) error {
 			return fmt.Errorf("watch %s: %w", m.dest, err)
 		}
 	}
-	return c.ignoreDevices(g)
+	return nil
 }
 
 // errHidden: another mount lies over this one, so no name leads to it.
@@ -167,38 +167,4 @@ func (c *Container) open(name string, flags uint64) (int, error) {
 		}
 		return fd, nil
 	}
-}
-
-// devices are the nodes every container has; programs open them all day.
-var devices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
-
-// ignoreDevices silences the standard device nodes where the plan lets everybody use them, in their own tmpfs only.
-func (c *Container) ignoreDevices(g *fanotify.Group) error {
-	for _, name := range devices {
-		if c.plan.CoverPath(name) != profiles.CoverWrite {
-			continue
-		}
-		fd, err := c.open(name, unix.O_NOFOLLOW)
-		if err != nil {
-			continue // not every image's /dev has them all
-		}
-		err = c.ignoreDevice(g, fd)
-		_ = unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("ignore %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-func (c *Container) ignoreDevice(g *fanotify.Group, fd int) error {
-	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID|unix.STATX_TYPE, &st); err != nil {
-		return os.NewSyscallError("statx", err)
-	}
-	m := c.mounts[st.Mnt_id]
-	if m == nil || !m.private || st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return nil
-	}
-	return g.IgnoreNode(fd)
 }

@@ -20,6 +20,13 @@ func (c *Container) Syscall(call Call) (allow bool, err error) {
 	if c.dead.Load() {
 		return false, nil
 	}
+	var attempts []profiles.Access
+	watched := c.plan.Watches(call.Name)
+	if watched {
+		if attempts = c.watch(call); len(attempts) == 0 || call.Valid() != nil {
+			return true, nil
+		}
+	}
 	th, err := c.proc.Thread(call.TID)
 	if err != nil {
 		return false, err
@@ -28,22 +35,20 @@ func (c *Container) Syscall(call Call) (allow bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if c.plan.Watches(call.Name) {
-		if self.runtime && !self.forked {
-			return true, nil // the runtime's own code on its way to the program
-		}
-		attempt, undeclared := c.watch(call, a)
-		if !undeclared || call.Valid() != nil {
-			return true, nil
-		}
-		a = attempt
+	if !watched {
+		attempts = []profiles.Access{a}
+	} else if self.runtime && !self.forked {
+		return true, nil // the runtime's own code on its way to the program
 	}
-	verdict := c.plan.Decide(&a)
-	if verdict.Action == profiles.Allow {
-		return true, nil
+	for _, attempt := range attempts {
+		attempt.Subject = a.Subject
+		verdict := c.plan.Decide(&attempt)
+		if verdict.Action != profiles.Allow {
+			c.carryOut(verdict, attempt, call, th)
+			return verdict.Allowed(), nil
+		}
 	}
-	c.carryOut(verdict, a, call, th)
-	return verdict.Allowed(), nil
+	return true, nil
 }
 
 func (c *Container) carryOut(verdict profiles.Verdict, a profiles.Access, call Call, th procfs.Thread) {

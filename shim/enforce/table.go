@@ -80,6 +80,14 @@ func (t *table) admit(tid, pid int, p program) {
 	t.admitted[p.file] = struct{}{}
 }
 
+// pending says whether an exec of tid was admitted, now or earlier.
+func (t *table) pending(tid int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.execs[tid]
+	return ok
+}
+
 // interpreter notes that the kernel opened file as an interpreter of what tid was allowed to execute; script tells
 // that of a #! line, which becomes what the process runs. It fails when no exec of tid was admitted.
 func (t *table) interpreter(tid, pid int, file identity, script bool) bool {

@@ -27,6 +27,9 @@ const (
 	executes
 )
 
+// errFree: every subject may write there.
+var errFree = errors.New("declared for all")
+
 // operand is one path argument of a watched call.
 type operand struct {
 	dir, path int // argument numbers; dir -1: the current directory
@@ -61,19 +64,17 @@ var errUnseen = errors.New("nothing to see")
 // ordinary permissions) decide what comes of it, whatever the arguments are by then; here an undeclared attempt is
 // seen, which they would refuse in silence. So what cannot be told lets the call go on, and nobody is killed for a
 // call that would have failed under any runtime.
-func (c *Container) watch(call Call, a profiles.Access) (violation profiles.Access, found bool) {
+func (c *Container) watch(call Call) (attempts []profiles.Access) {
 	for _, o := range watchedCalls[call.Name] {
-		attempt, err := c.attempt(call, o)
-		if err != nil {
+		a, err := c.attempt(call, o)
+		if err != nil && !errors.Is(err, errFree) {
 			break // of a rename, the first name decides whether it can come to anything
 		}
-		a.Kind, a.Path, a.Image = attempt.Kind, attempt.Path, attempt.Image
-		a.Name, a.Notified = "", false
-		if v := c.plan.Decide(&a); v.Action != profiles.Allow {
-			return a, true
+		if err == nil {
+			attempts = append(attempts, a)
 		}
 	}
-	return profiles.Access{}, false
+	return attempts
 }
 
 // attempt finds what a call is going to do to which path.
@@ -211,10 +212,10 @@ func (l *lookup) entry() (profiles.Access, error) {
 		return profiles.Access{}, err
 	}
 	last := name[strings.LastIndexByte(name, '/')+1:]
-	if last == "" || last == "." || last == ".." || !l.may(dir, 2) {
+	if last == "" || last == "." || last == ".." {
 		return profiles.Access{}, errUnseen
 	}
-	return profiles.Access{Kind: profiles.Write, Path: path.Join(dir.path, last)}, nil
+	return l.write(path.Join(dir.path, last), func() bool { return l.may(dir, 2) })
 }
 
 // change is a change of what is there: its owner's alone, but for its content.
@@ -223,10 +224,7 @@ func (l *lookup) change(flags uint64) (profiles.Access, error) {
 	if err != nil {
 		return profiles.Access{}, err
 	}
-	if !l.owns(f) {
-		return profiles.Access{}, errUnseen
-	}
-	return profiles.Access{Kind: profiles.Write, Path: f.path}, nil
+	return l.write(f.path, func() bool { return l.owns(f) })
 }
 
 func (l *lookup) open(flags int) (profiles.Access, error) {
@@ -240,14 +238,25 @@ func (l *lookup) open(flags int) (profiles.Access, error) {
 		return l.entry()
 	case err != nil:
 		return profiles.Access{}, err
-	case flags&unix.O_TMPFILE == unix.O_TMPFILE && f.st.Mode&unix.S_IFMT == unix.S_IFDIR && l.may(f, 2):
-		return profiles.Access{Kind: profiles.Write, Path: path.Join(f.path, "#tmpfile")}, nil
-	case f.st.Mode&unix.S_IFMT != unix.S_IFREG, !l.may(f, 2):
+	case flags&unix.O_TMPFILE == unix.O_TMPFILE && f.st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return l.write(path.Join(f.path, "#tmpfile"), func() bool { return l.may(f, 2) })
+	case f.st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return profiles.Access{}, errUnseen
 	case flags&(unix.O_ACCMODE|unix.O_TRUNC) == 0, flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
 		return profiles.Access{}, errUnseen // it only reads what is there, or fails because it is there
 	}
-	return profiles.Access{Kind: profiles.Write, Path: f.path}, nil
+	return l.write(f.path, func() bool { return l.may(f, 2) })
+}
+
+// write is a write to name, if it is not declared for everybody and the thread has the permission it takes.
+func (l *lookup) write(name string, permitted func() bool) (profiles.Access, error) {
+	if l.c.plan.CoverPath(name) == profiles.CoverWrite {
+		return profiles.Access{}, errFree
+	}
+	if !permitted() {
+		return profiles.Access{}, errUnseen
+	}
+	return profiles.Access{Kind: profiles.Write, Path: name}, nil
 }
 
 // exec is an exec that a noexec mount refuses; any other is an event for fanotify.
