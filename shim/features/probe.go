@@ -61,9 +61,9 @@ func Probe() Kernel {
 	add(nil, "overlayfs", false, overlay(),
 		"CONFIG_OVERLAY_FS; with another snapshotter the container's root shares its file system and is watched mount by mount")
 	add(nil, "cgroups to kill", true, cgroups.kill, "a cgroup v2 with cgroup.kill (Linux 5.14) or the v1 freezer, mounted under /sys/fs/cgroup")
-	add(&t.CgroupV2, "cgroup v2 only", false, cgroups.unified, "not needed; systemd.unified_cgroup_hierarchy=1 on the kernel's command line gives it")
-	add(&t.AppArmor, "AppArmor", false, appArmor(), "not used by this build; apparmor=1 security=apparmor on the kernel's command line, and the package apparmor")
-	add(&t.CgroupBPF, "cgroup BPF", false, cgroupBPF(), "not used by this build; CONFIG_CGROUP_BPF=y")
+	add(&t.CgroupV2, "cgroup v2 only", false, cgroups.unified, "nothing: both versions serve")
+	add(&t.AppArmor, "AppArmor", false, appArmor(), "nothing yet: this build does not use it")
+	add(&t.CgroupBPF, "cgroup BPF", false, cgroupBPF(), "nothing yet: this build does not use it")
 	return k
 }
 

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -31,6 +32,7 @@ type Paths struct {
 	Shim       string // containerd-shim-stockade-v1, name or path
 	Guard      string // stockade-guard
 	Containerd string // its configuration file
+	Beside     string // folder to look in for what is not in PATH; "" is none
 }
 
 // Runtime checks the programs that a protected container needs, and whether
@@ -44,11 +46,30 @@ func Runtime(ctx context.Context, p Paths) []Check {
 		}
 	}
 	return []Check{
-		runc(ctx, p.Runc),
-		program("shim", p.Shim, "install containerd-shim-stockade-v1 into containerd's PATH (or beside containerd)"),
+		runc(ctx, p.find(p.Runc)),
+		program("shim", p.find(p.Shim), "install containerd-shim-stockade-v1 into containerd's PATH (or beside containerd)"),
 		program("guard", p.Guard, "install stockade-guard beside the shim, or name it in the node configuration (guard)"),
 		text,
 	}
+}
+
+// find prefers PATH: that is where containerd looks first.
+func (p Paths) find(name string) string {
+	if p.Beside == "" || strings.ContainsRune(name, '/') {
+		return name
+	}
+	if _, err := exec.LookPath(name); err == nil {
+		return name
+	}
+	if path := filepath.Join(p.Beside, name); isProgram(path) {
+		return path
+	}
+	return name
+}
+
+func isProgram(path string) bool {
+	_, err := exec.LookPath(path)
+	return err == nil
 }
 
 func program(name, path, fix string) Check {
