@@ -74,7 +74,7 @@ func tools() Spec {
 	}
 }
 
-// shell is what both services bring for people, and attackers, to type into.
+// shell is what both services bring for people, and attackers, to type into; the attackers' other tool is probe.
 var shell = []string{"dash", "coreutils", "libc-bin"}
 
 var installerOnly = []string{
@@ -91,6 +91,7 @@ func redis() Spec {
 		Name:     "redis",
 		Packages: append([]string{"redis-server", "redis-tools"}, shell...),
 		Omit:     installerOnly,
+		Programs: programs("/usr/local/bin")[:1],
 		Files: append(system(),
 			File{Path: "/usr/bin/redis-server", Move: "/usr/bin/redis-check-rdb"},
 			File{Path: "/usr/bin/redis-check-rdb", Link: "redis-server"},
@@ -129,6 +130,7 @@ func nginx() Spec {
 		Omit: append([]string{
 			"iproute2", "libbpf1", "libcap2-bin", "libelf1", "libmnl0", "libxtables12", "libtirpc3", "libtirpc-common",
 		}, installerOnly...),
+		Programs: programs("/usr/local/bin")[:1],
 		Files: append(system(),
 			File{Path: "/etc/nginx/nginx.conf", Text: nginxConf},
 			File{Path: "/usr/share/nginx/html/index.html", Text: "<!doctype html><title>nginx</title><p>It works.\n"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
@@ -231,6 +232,21 @@ func (t *Task) ShimPID() (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("no shim of %s", t.ID)
+}
+
+// WaitShim waits until the task's shim has ended.
+func (t *Task) WaitShim(ctx context.Context) error {
+	for {
+		pid, err := t.ShimPID()
+		if err != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the shim, process %d, still runs: %w", pid, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // Cgroup is the container's path below the root of a cgroup hierarchy.

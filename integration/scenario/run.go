@@ -68,8 +68,14 @@ func (s *Scenario) Run(ctx context.Context, n *node.Node, runtime string) (*Obse
 	if runtime == node.Runc {
 		return o, nil // nobody writes incidents
 	}
-	o.incidents, err = s.gather(ctx, n.IncidentsDir(), task.ID)
-	return o, err
+	err = task.WaitShim(ctx) // it writes the last incident before it ends
+	if err == nil {
+		o.incidents, err = s.gather(ctx, n.IncidentsDir(), task.ID)
+	}
+	if err != nil {
+		return nil, errors.Join(err, o.remove())
+	}
+	return o, nil
 }
 
 func (s *Scenario) options(scratch, runtime string, o *Observed) (node.RunOpts, error) {

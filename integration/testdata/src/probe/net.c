@@ -40,15 +40,30 @@ static int op_serve(int n, char **a)
 	return errno;
 }
 
-static int op_connect(int n, char **a)
+static int connect_to(char **a)
 {
 	struct sockaddr_in to = address(a[0], a[1]);
 	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	return s < 0 || connect(s, (struct sockaddr *)&to, sizeof(to)) < 0 ? -1 : s;
+}
+
+static int op_connect(int n, char **a)
+{
+	int s = connect_to(a);
+	return s < 0 ? errno : copy_fd(s, 1);
+}
+
+/* send ADDRESS PORT LINE: what a simple HTTP or Redis request needs. */
+static int op_send(int n, char **a)
+{
+	int s = connect_to(a), e;
+
 	if (s < 0)
 		return errno;
-	if (connect(s, (struct sockaddr *)&to, sizeof(to)) < 0)
-		return errno;
+	if ((e = write_all(s, a[2], strlen(a[2]))) != 0 || (e = write_all(s, "\r\n\r\n", 4)) != 0)
+		return e;
+	shutdown(s, SHUT_WR);
 	return copy_fd(s, 1);
 }
 
@@ -58,6 +73,7 @@ const struct op net_ops[] = {
 	{"listen", 1, op_listen, "PORT: on 127.0.0.1"},
 	{"serve", 1, op_serve, "PORT: answer every connection"},
 	{"connect", 2, op_connect, "ADDRESS PORT: print what comes"},
+	{"send", 3, op_send, "ADDRESS PORT LINE: send it, print what comes"},
 	{"socket", 3, op_socket, "FAMILY TYPE PROTOCOL"},
 	{0},
 };
