@@ -24,7 +24,7 @@ func levels(p *Plan) string {
 }
 
 func TestGuarantees(t *testing.T) {
-	const strong = "exec kill, read kill, write deny, create+unlink+rename deny, fileless kill, syscall kill, capability deny, network none, mounts kill"
+	const strong = "exec kill, read kill, write kill, create+unlink+rename kill, fileless kill, syscall kill, capability deny, network none, mounts kill"
 	bare := with(func(t *Target) { t.Fanotify, t.SeccompNotify, t.MountSeal = No, Unknown, No })
 	tests := []struct {
 		name, spec string
@@ -35,6 +35,7 @@ func TestGuarantees(t *testing.T) {
 		{"writable directory", "  allow: {write: [/data/**]}\n", full, strong},
 		{"deny", "  onViolation: deny\n", full, strings.ReplaceAll(strong, "kill", "deny")},
 		{"freeze", "  onViolation: freeze\n", full, strings.ReplaceAll(strong, "kill", "deny")},
+		{"partly declared tree", "  allow: {write: [/data/*.rdb]}\n", full, strings.Replace(strong, "rename kill", "rename detect", 1)},
 		{"all writable", "  allow: {write: [/**]}\n", full, "exec kill, read kill, write kill, create+unlink+rename none, fileless kill, syscall kill, capability deny, network none, mounts kill"},
 		{"no seal", "  allowUnenforced: [filesystem]\n", with(func(t *Target) { t.MountSeal = No }), "exec kill, read kill, write kill, create+unlink+rename none, fileless kill, syscall kill, capability deny, network none, mounts kill"},
 		{"network", "  {allowUnenforced: [network], allow: {listen: [tcp/80]}}\n", full, strong},

@@ -56,20 +56,24 @@ func (c *compiler) by(kind string, has Support, mechanism, note string) Guarante
 
 func (c *compiler) execGuarantee() Guarantee {
 	return c.by(GuaranteeExec, c.target.Fanotify, "fanotify FAN_OPEN_EXEC_PERM",
-		"seen before the first instruction; what a declared interpreter does with a file it may read is not an exec")
+		"seen before the first instruction (on noexec mounts by the filter, refused by the mount); what a declared interpreter does with a file it may read is not an exec")
 }
 
 func (c *compiler) readGuarantee() Guarantee {
 	return c.by(GuaranteeRead, c.target.Fanotify, "fanotify FAN_OPEN_PERM",
-		"opens only: listing directories and stat are free")
+		"opens of regular files only: listing directories, stat, devices, FIFOs and what is in /proc are free")
 }
+
+// raced: the paths of a call are in its caller's memory. The filter's listener reads them, and by the time the call is
+// made another thread may have changed them.
+const raced = "who changes a path while it is looked at is refused all the same, unseen"
 
 func (c *compiler) writeGuarantee() Guarantee {
 	const within = "an undeclared open with O_CREAT in a writable directory is refused, but may leave an empty file; truncate by path is not an open"
 	g := c.by(GuaranteeWrite, c.target.Fanotify, "fanotify FAN_OPEN_PERM and the open's flags", within)
-	if c.plan.Seal && g.Level > LevelDeny {
-		g.Level, g.By = LevelDeny, "read-only mounts; in writable directories "+g.By
-		g.Note = "outside of writable directories the kernel refuses (EROFS) and nothing is reported or killed; " + within
+	if c.plan.Seal && g.Level > LevelNone {
+		g.By += "; read-only mounts, watched through seccomp user notification"
+		g.Note = "outside of writable directories the mount refuses what is tried, and the filter shows it: " + raced + "; " + within
 	}
 	return g
 }
@@ -80,10 +84,11 @@ func (c *compiler) treeGuarantee() Guarantee {
 	case !c.enforce():
 		g.Note = "not seen without AppArmor, which a later build uses; monitor mode leaves the mounts as they are"
 	case c.plan.Seal:
-		g.Level, g.By = LevelDeny, "read-only mounts"
-		g.Note = "refused with EROFS, not reported"
-		if len(c.plan.roots) > 0 {
-			g.Note += "; within " + c.rootList() + " unlink, rename, link, mkdir, chmod and truncate are not seen without AppArmor, which a later build uses"
+		g = c.by(GuaranteeTree, c.target.SeccompNotify, "read-only mounts, watched through seccomp user notification",
+			"the mount refuses what is tried, and the filter shows it: "+raced)
+		if list := c.rootList(); list != "" {
+			g.Level = min(g.Level, LevelDetect)
+			g.Note += "; within " + list + ", of which not everything is declared, the filter alone sees what is not, so whoever races it gets through; AppArmor, which a later build uses, would deny"
 		}
 	case slices.ContainsFunc(c.plan.write.wide, func(p *pattern.Pattern) bool { return p.CoversTree("/") }):
 		g.Note = "every path is declared writable"
@@ -97,15 +102,17 @@ func (c *compiler) treeGuarantee() Guarantee {
 	return g
 }
 
-// rootList names a few of the writable places.
+// rootList names a few of the places that must be left writable although not everything in them is declared.
 func (c *compiler) rootList() string {
 	const most = 5
 	var names []string
-	for _, r := range c.plan.roots[:min(most, len(c.plan.roots))] {
-		names = append(names, r.Path)
+	for _, r := range c.plan.roots {
+		if !r.Exact && c.plan.CoverTree(r.Path) != CoverWrite {
+			names = append(names, r.Path)
+		}
 	}
-	if n := len(c.plan.roots) - most; n > 0 {
-		names = append(names, fmt.Sprintf("and %d more", n))
+	if n := len(names) - most; n > 0 {
+		names = append(names[:most], fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(names, ", ")
 }
