@@ -2,6 +2,7 @@ package notify_test
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -173,6 +174,40 @@ func TestRuntimeIsEnough(t *testing.T) {
 					checkCalls(t, c.seen(), nil, true)
 				})
 			}
+		}
+	})
+}
+
+// Told of execve, the listener knows an exec'd process before its program
+// begins, although runc lets it go first.
+func TestExecWaitsForTheListener(t *testing.T) {
+	both(t, func(t *testing.T, p seccomp.Policy) {
+		p.Watch = true
+		var programs []string
+		c := newContainer(t, p)
+		c.answer = func(call *notify.Call) (notify.Answer, error) {
+			return notify.Continue(), nil
+		}
+		c.onProcess = func(p notify.Process) {
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+			if programs = append(programs, exe); err != nil || strings.HasSuffix(exe, "/probe") {
+				t.Errorf("process %d runs %q already: %v", p.PID, exe, err)
+			}
+		}
+		c.start()
+		for range 20 {
+			if got, status := c.exec("getppid"); got != "getppid 0" || status != 0 {
+				t.Errorf("status %d, got\n%s", status, got)
+			}
+		}
+		execs := 0
+		for _, call := range c.seen() {
+			if call.Name == "execve" {
+				execs++
+			}
+		}
+		if execs < 21 || len(programs) != 21 {
+			t.Errorf("%d execs told, processes %q", execs, programs)
 		}
 	})
 }

@@ -17,8 +17,10 @@ import (
 // and answers the calls. Close it in any case.
 type Listener struct {
 	// OnProcess, if it is set before Serve, is told of each process whose
-	// descriptor was taken over, before its calls are answered. The process
-	// has not begun its program.
+	// descriptor was taken over, before its calls are answered. runc lets the
+	// process go on before it hands the descriptor over, so the process may
+	// have begun its program, and even ended, unless the filter tells of
+	// execve: then it waits there.
 	OnProcess func(Process)
 
 	socket *net.UnixListener

@@ -59,7 +59,9 @@ type container struct {
 	mu     sync.Mutex
 	calls  []notify.Call
 	faults []error
-	answer func(*notify.Call) (notify.Answer, error) // guarded by mu
+
+	answer    func(*notify.Call) (notify.Answer, error) // under mu
+	onProcess func(notify.Process)                      // under mu
 }
 
 // with changes the OCI spec before it is written.
@@ -104,6 +106,13 @@ func newContainer(t testing.TB, p seccomp.Policy, changes ...with) *container {
 
 	c.listener, err = notify.Listen(p.ListenerPath)
 	must(t, err)
+	c.listener.OnProcess = func(p notify.Process) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.onProcess != nil {
+			c.onProcess(p)
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- c.listener.Serve(c.handle, c.fault) }()
 	t.Cleanup(func() {
