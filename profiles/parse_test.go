@@ -90,6 +90,8 @@ func TestParseErrors(t *testing.T) {
 		{"from of a read rule", document("  allow: {read: [{path: /a, from: [/b]}]}\n"), "6:35", "spec.allow.read[0].from", "spec.programs"},
 		{"uid of a write rule", document("  allow: {write: [{path: /a, uid: [0]}]}\n"), "6:35", "spec.allow.write[0].uid", "spec.programs"},
 		{"uid", document("  allow: {exec: [{path: /a, uid: [root]}]}\n"), "6:35", "spec.allow.exec[0].uid[0]", "decimal"},
+		{"octal uid", document("  allow: {exec: [{path: /a, uid: [010]}]}\n"), "6:35", "spec.allow.exec[0].uid[0]", "decimal"},
+		{"uid of nobody", document("  allow: {exec: [{path: /a, uid: [4294967295]}]}\n"), "6:35", "spec.allow.exec[0].uid[0]", "4294967294"},
 		{"negative uid", document("  allow: {exec: [{path: /a, uid: [-1]}]}\n"), "6:35", "spec.allow.exec[0].uid[0]", "decimal"},
 		{"empty from", document("  allow: {exec: [{path: /a, from: []}]}\n"), "6:35", "spec.allow.exec[0].from", "leave from out"},
 		{"mapped syscall", document("  allow: {syscalls: [{path: open}]}\n"), "6:22", "spec.allow.syscalls[0]", "by itself"},
@@ -200,6 +202,7 @@ func TestParseHostile(t *testing.T) {
 	const n = 1<<20 - 1000
 	for name, text := range map[string]string{
 		"brackets":      strings.Repeat("[", n),
+		"closed first":  strings.Repeat("]", n/2) + strings.Repeat("[", n/2),
 		"braces":        strings.Repeat("{a: ", n/4),
 		"dashes":        strings.Repeat("- ", n/2),
 		"keys":          strings.Repeat("a: ", n/3),

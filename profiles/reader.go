@@ -181,7 +181,7 @@ func (r *reader) checkTokens(tokens token.Tokens) bool {
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
 		case token.MappingEndType, token.SequenceEndType:
-			flow--
+			flow = max(flow-1, 0)
 		case token.SequenceEntryType:
 			dashes++
 		}

@@ -184,7 +184,8 @@ func (r *reader) uids(n ast.Node, field string) []uint32 {
 	var all []uint32
 	for i, item := range r.filled(n, field, "name the user ids or leave uid out") {
 		if v, ok := item.(*ast.IntegerNode); ok {
-			if id, err := strconv.ParseUint(v.GetToken().Value, 10, 32); err == nil && id != 1<<32-1 {
+			text := v.GetToken().Value // 010 is eight to some readers of YAML and ten to others
+			if id, err := strconv.ParseUint(text, 10, 32); err == nil && id != 1<<32-1 && text == strconv.FormatUint(id, 10) {
 				all = append(all, uint32(id))
 				continue
 			}
