@@ -105,6 +105,7 @@ It changes nothing.
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.configPath, "config", "", "node configuration (default $"+config.EnvVar+", else "+config.DefaultPath+")")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
+	root.InitDefaultHelpFlag() // before cobra looks for the command: else --help takes the next argument as its value
 	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.versionCmd())
 	return root
 }
@@ -164,7 +165,7 @@ func mistakes(errs []error) []mistake {
 
 func (m mistake) String() string {
 	e := profiles.Error{Position: profiles.Position{File: m.File, Line: m.Line, Column: m.Column}, Field: m.Field, Problem: m.Problem, Want: m.Want}
-	return incident.Safe(e.Error())
+	return e.Error()
 }
 
 // wantsColor: only on a terminal, and not when the user says no (no-color.org).

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +60,9 @@ func (a *app) diff(refA, refB, name string) error {
 	return nil
 }
 
+// digests are shortened in text: two of them fill a line.
+var digests = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
+
 func (a *app) printChanges(changes []change, from, to string) {
 	if from == to {
 		fmt.Fprintf(a.out, "no difference: %s\n", from)
@@ -67,11 +71,12 @@ func (a *app) printChanges(changes []change, from, to string) {
 	color := map[string]string{"looser": red, "stricter": green, "": plain}
 	t := newTable(a.out, "")
 	for _, c := range changes {
-		text := c.Sign + " " + c.Field + " " + incident.Safe(c.Text)
+		text := c.Sign + " " + c.Field + " " + c.Text
 		if c.Was != "" {
-			text += " (was " + incident.Safe(c.Was) + ")"
+			text += " (was " + c.Was + ")"
 		}
-		where := ""
+		text = incident.Safe(digests.ReplaceAllString(text, "$1..."))
+		where := "-"
 		if c.File != "" {
 			where = fmt.Sprintf("%s:%d", incident.Safe(c.File), c.Line)
 		}
@@ -79,7 +84,7 @@ func (a *app) printChanges(changes []change, from, to string) {
 		if effect == "" {
 			effect = "-"
 		}
-		t.row(a.paint(color[c.Effect], effect), text, where)
+		t.row(a.paint(color[c.Effect], effect), where, text)
 	}
 	t.flush()
 	fmt.Fprintf(a.out, "digest %s -> %s\n", from, to)

@@ -84,6 +84,11 @@ func (d *diagnosis) todo() []string {
 	if n := len(mistakes(d.store.errs)); n > 0 {
 		out = append(out, fmt.Sprintf("the profile store %s has %s, see below", d.store.dir, plural(n, "problem")))
 	}
+	if len(out) == 0 {
+		for _, m := range mistakes(d.refused) {
+			out = append(out, m.String())
+		}
+	}
 	return out
 }
 

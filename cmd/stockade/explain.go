@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/profiles/seccomp"
 	"github.com/stockade-dev/stockade/shim/incident"
 )
 
@@ -118,6 +119,14 @@ func (q *question) access(cmd *cobra.Command) (*profiles.Access, error) {
 	}
 	if acc.Path == "" && acc.Name == "" {
 		return nil, fmt.Errorf("--%s needs a value", acc.Kind)
+	}
+	switch acc.Kind {
+	case profiles.Syscall:
+		if err := seccomp.Check(acc.Name); err != nil {
+			return nil, err
+		}
+	case profiles.Capability:
+		acc.Name = strings.TrimPrefix(strings.ToUpper(acc.Name), "CAP_")
 	}
 	acc.Subject.SessionRoot = q.session && acc.Kind == profiles.Exec && exe == ""
 	return acc, nil

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/incident"
 )
 
 func (a *app) profileCmd() *cobra.Command {
@@ -66,7 +67,7 @@ func (a *app) check(args []string, choice string) error {
 		}
 	} else {
 		for _, m := range wrong {
-			fmt.Fprintln(a.err, m)
+			fmt.Fprintln(a.err, incident.Safe(m.String()))
 		}
 	}
 	if len(wrong) > 0 {
