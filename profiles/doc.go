@@ -17,7 +17,7 @@
 //   - "@image" in exec and read: a file of the image, unchanged since.
 //   - syscalls: names and sets; empty means "@default". memfd_create has to be named: what is executed from such a file
 //     is not seen by fanotify. Syscalls and capabilities hold for the whole container.
-//   - programs: rules for processes that run this executable. They add; nothing is taken from what holds for all.
+//   - programs: rules for processes that run this executable, beside what holds for all. Deny there binds these only.
 //   - sessions: what `kubectl exec` and exec probes may start. The first program of a session must be declared here;
 //     the processes it starts may do what is declared here and what is declared for the container.
 //
