@@ -8,10 +8,11 @@
 // # What it takes for failure
 //
 //   - dead: the shim's pidfd says so; at once. An orderly end with a container still watched is the same.
-//   - stopped: state T or t in /proc/PID/stat at two polls in a row, so within 0.6 s.
+//   - stopped: state T or t in /proc/PID/stat at two looks in a row, so within 0.9 s.
 //   - hung: for 10 s no progress in the shared page (Busy, Idle) although the loop is busy or events wait in the group.
 //
-// It polls every 300 ms while it watches something and not at all otherwise. When the shim dies with nothing watched it ends.
+// It looks every 750 ms, and after a stop was seen at once again, while it watches something, and not at all otherwise. When
+// the shim dies with nothing watched it ends.
 //
 // # What it survives
 //
@@ -107,7 +108,7 @@ func (g *Guard) Busy() { g.page.busy() }
 // Idle says that the loop has answered its batch.
 func (g *Guard) Idle() { g.page.idle() }
 
-// Done is closed when the guard process, the one of the latest Start or Restart, has ended.
+// Done is closed when the guard process, the one of the latest Start or Restart, has ended, and by Close.
 func (g *Guard) Done() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -47,6 +47,20 @@ func TestShimKilled(t *testing.T) {
 	s.logs(t, comm+": killed \"c1\": the shim died\n")
 }
 
+func TestShimKilledV2(t *testing.T) {
+	if _, err := os.Stat(unified); err != nil {
+		t.Skip("on a pure v2 node the other tests are of v2")
+	}
+	f := newFenceIn(t, unified)
+	s := runShim(t, f, true)
+	f.start(t)
+	time.Sleep(50 * time.Millisecond)
+	f.alive(t)
+	_ = s.Process.Kill()
+	f.ends(t)
+	s.guardEnds(t)
+}
+
 // The end of all that the shim started from, by every signal that a session's or a service's end sends.
 func TestSignalsToAll(t *testing.T) {
 	f := newFence(t)

@@ -39,7 +39,10 @@ type fence struct {
 	group      string // the control group's directory
 }
 
-func newFence(t testing.TB) *fence {
+func newFence(t testing.TB) *fence { return newFenceIn(t, freezer(t)) }
+
+// newFenceIn has its container's group in the hierarchy that is mounted there.
+func newFenceIn(t testing.TB, hierarchy string) *fence {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
@@ -52,17 +55,21 @@ func newFence(t testing.TB) *fence {
 		}
 	}
 	f := &fence{dir: dir, trace: filepath.Join(t.TempDir(), "trace")}
-	f.container, f.group = hammer(t, fmt.Sprintf(`h() { while :; do
+	f.container, f.group = hammerIn(t, hierarchy, fmt.Sprintf(`h() { while :; do
 		read x < %[1]s/undeclared && echo open >> %[2]s
 		read x < %[1]s/declared
 	done; }; for i in 1 2 3 4 5 6; do h & done; wait`, dir, f.trace))
 	return f
 }
 
-// hammer parks a container that will run the script when its group's file "go" appears; see fence.start.
+// hammer parks a container that will run the script when it is continued.
 func hammer(t testing.TB, script string) (*cgroup.Cgroup, string) {
+	return hammerIn(t, freezer(t), script)
+}
+
+func hammerIn(t testing.TB, hierarchy, script string) (*cgroup.Cgroup, string) {
 	t.Helper()
-	group, err := os.MkdirTemp(freezer(t), "stockade-guard-test-")
+	group, err := os.MkdirTemp(hierarchy, "stockade-guard-test-")
 	if err != nil {
 		t.Skip("needs root: ", err)
 	}
@@ -76,13 +83,37 @@ func hammer(t testing.TB, script string) (*cgroup.Cgroup, string) {
 		t.Fatal(err)
 	}
 	eventually(t, "parked", func() bool { return processState(cmd.Process.Pid) == 'T' })
-	c, err := cgroup.Open(cmd.Process.Pid)
+	c, err := open(cmd.Process.Pid, hierarchy, group)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
 	return c, group
 }
+
+// open is cgroup.Open, also for the v2 hierarchy of a hybrid node, which Open would not use.
+func open(pid int, hierarchy, group string) (*cgroup.Cgroup, error) {
+	if hierarchy != unified {
+		return cgroup.Open(pid)
+	}
+	s := cgroup.Spec{Version: 2, Path: strings.TrimPrefix(group, hierarchy), Dir: group, PID: pid}
+	var st unix.Stat_t
+	if err := unix.Stat(group, &st); err != nil {
+		return nil, err
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	s.Inode = st.Ino
+	if s.Start, err = strconv.ParseUint(strings.Fields(rest)[19], 10, 64); err != nil {
+		return nil, err
+	}
+	return cgroup.FromSpec(s)
+}
+
+const unified = "/sys/fs/cgroup/unified"
 
 // freezer is where the node's containers are killed: the v1 freezer hierarchy, or v2 where that is all there is.
 func freezer(t testing.TB) string {

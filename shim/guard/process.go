@@ -107,10 +107,7 @@ func (p *process) await() {
 			break
 		}
 		if a, err := parseAnswer(buf[:n]); err == nil {
-			select {
-			case p.answers <- a:
-			default: // nobody asked
-			}
+			p.put(a)
 		}
 	}
 	close(p.done)
@@ -120,6 +117,16 @@ func (p *process) await() {
 		return unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
 	})
 	_ = p.pidfd.Close()
+}
+
+// put keeps the newest answer only: one that nobody takes, because nobody asked or waits any more, must not displace the one
+// that somebody waits for. Only await calls it.
+func (p *process) put(a answer) {
+	select {
+	case <-p.answers:
+	default:
+	}
+	p.answers <- a
 }
 
 // control calls f with the file's descriptor, which nobody can close meanwhile.

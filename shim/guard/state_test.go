@@ -41,7 +41,7 @@ func TestHung(t *testing.T) {
 		{"idle", func(int) seen { return seen{8, false} }, every, false},
 		{"a batch each look", func(i int) seen { return seen{uint64(2*i + 1), true} }, every, false},
 		{"always events waiting, with progress", func(i int) seen { return seen{uint64(2 * i), true} }, every, false},
-		{"idle now and then", func(i int) seen { return seen{8, i%20 != 0} }, every, false},
+		{"idle now and then", func(i int) seen { return seen{8, i%10 != 0} }, every, false},
 		{"the clock jumps", func(i int) seen { return seen{7, i >= 35} }, time.Hour, false},
 		{"looks too close", func(int) seen { return seen{7, true} }, every / 10, false},
 	}

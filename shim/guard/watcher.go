@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	every       = 300 * time.Millisecond // between two looks at the shim
+	every       = 750 * time.Millisecond // between two looks at the shim: what a look costs is the waking up
+	again       = 150 * time.Millisecond // after one that found it stopped; so a stop is acted upon within 0.9 s
 	stoppedSeen = 2                      // looks in a row that make it stopped
 	hungAfter   = 10 * time.Second       // without progress make it hung
-	hungSeen    = 30                     // looks that this must take, so that a jump of the clock is not 10 s
+	hungSeen    = 12                     // looks that this must take, so that a jump of the clock is not 10 s
 	retryFirst  = time.Millisecond       // between two attempts to kill
 	retryMost   = 100 * time.Millisecond
 )
@@ -53,7 +54,7 @@ func (w *watcher) loop() {
 		switch {
 		case w.dead:
 			w.doom("the shim died")
-		case len(w.containers) > 0 && time.Since(w.looked) >= every:
+		case len(w.containers) > 0 && w.untilLook() <= 0:
 			w.look()
 		}
 		w.killDoomed()
@@ -77,8 +78,9 @@ func (w *watcher) wait() {
 	case w.retry > 0:
 		timeout = int(w.retry / time.Millisecond)
 	case len(w.containers) > 0:
-		timeout = max(0, int((every-time.Since(w.looked)+time.Millisecond-1)/time.Millisecond))
+		timeout = max(0, int((w.untilLook()+time.Millisecond-1)/time.Millisecond))
 	}
+	// Not through the runtime's poller and a timer: that wakes twice for each look.
 	if n, err := unix.Poll(fds[:], timeout); err != nil || n == 0 {
 		return
 	}
@@ -150,15 +152,22 @@ func (w *watcher) send(a answer) {
 	_ = unix.Sendto(fdSocket, a.append(nil), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 }
 
+func (w *watcher) untilLook() time.Duration {
+	pause := every
+	if w.shim.stopped > 0 && w.shim.stopped < stoppedSeen {
+		pause = again
+	}
+	return pause - time.Since(w.looked)
+}
+
 // look finds out whether the shim is stopped or hung.
 func (w *watcher) look() {
 	w.looked = time.Now()
 	var buf [512]byte
 	n, err := unix.Pread(fdStat, buf[:], 0)
-	switch {
-	case err == nil && stopped(buf[:n]):
+	if err == nil && stopped(buf[:n]) {
 		w.shim.stopped++
-	default:
+	} else {
 		w.shim.stopped = 0
 	}
 	work := 0
