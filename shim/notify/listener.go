@@ -88,8 +88,7 @@ func (l *Listener) Serve(handle Handler, fault Fault) error {
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case shortage(err):
-			// runc waits in the backlog meanwhile.
-			fault(Process{}, err)
+			// runc has connected and its process' calls wait meanwhile.
 			time.Sleep(10 * time.Millisecond)
 			continue
 		case err != nil:

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -233,6 +235,32 @@ func TestLongState(t *testing.T) {
 	state.State.Annotations = map[string]string{"a": strings.Repeat("x", 1<<20)}
 	must(t, handOver(s.path, state, fd))
 	s.wantFault(t, "a descriptor of /dev/null") // that is: the state was read
+}
+
+// Too few descriptors for a moment: the handover waits, and is not lost.
+func TestShortageOfDescriptors(t *testing.T) {
+	s := serve(t, nil)
+	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(null)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	none := limit
+	none.Cur = 3
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &none))
+	must(t, unix.Connect(fd, &unix.SockaddrUnix{Name: s.path}))
+	data, err := json.Marshal(testState("c1", 10, 10))
+	if err == nil {
+		err = unix.Sendmsg(fd, data, unix.UnixRights(null), nil, 0)
+	}
+	time.Sleep(50 * time.Millisecond)
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	must(t, err)
+	must(t, unix.Shutdown(fd, unix.SHUT_WR))
+	s.wantFault(t, "a descriptor of /dev/null")
 }
 
 func TestOnlyRootConnects(t *testing.T) {

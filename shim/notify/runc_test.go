@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,7 +99,7 @@ func newContainer(t testing.TB, p seccomp.Policy, changes ...with) *container {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(c.dir, "rootfs/bin/probe"), program, 0o755))
 
-	p.Arch = "amd64"
+	p.Arch = runtime.GOARCH
 	p.ListenerPath = filepath.Join(c.dir, "s", "notify.sock")
 	filter, err := seccomp.Build(p)
 	must(t, err)
