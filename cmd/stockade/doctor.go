@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -59,6 +60,7 @@ type diagnosis struct {
 	configFile string
 	config     config.Config
 	configErr  error
+	notRoot    bool
 
 	target     profiles.Target
 	kernel     []features.Check
@@ -80,7 +82,7 @@ func (a *app) examine(ctx context.Context, runc string) *diagnosis {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	d := &diagnosis{}
+	d := &diagnosis{notRoot: os.Geteuid() != 0}
 	d.configFile, _ = config.Path(a.configPath)
 	d.config, d.configErr = a.config()
 	if d.configErr != nil {

@@ -66,6 +66,9 @@ func (a *app) printAnswer(d *diagnosis) {
 // todo is what has to be done before enforce mode holds.
 func (d *diagnosis) todo() []string {
 	var out []string
+	if d.notRoot {
+		out = append(out, "doctor is not root, and most of what it does takes root: sudo stockade doctor")
+	}
 	for _, e := range mistakes([]error{d.configErr}) {
 		out = append(out, e.String())
 	}
