@@ -165,7 +165,7 @@ func (f *Filter) Verdict(c Call) Verdict {
 	}
 	i := slices.IndexFunc(f.entries, func(e entry) bool { return e.name == c.Arch })
 	if i < 0 {
-		return Verdict{Action: Kill, Why: "the " + c.Arch + " entry is not declared"}
+		return Verdict{Action: Kill, Why: "the " + c.Arch + " entry is closed: the thread is killed"}
 	}
 	t := tables()[c.Arch]
 	if c.Name == "" {

@@ -56,9 +56,9 @@ type Policy struct {
 // Action is what a filter does with a syscall.
 type Action uint8
 
-// The actions, weakest hold last.
+// The actions, the strictest first.
 const (
-	Kill   Action = iota // the process dies with SIGSYS
+	Kill   Action = iota // the process dies of SIGSYS; through a closed entry the thread
 	Notify               // the thread waits for the listener's answer
 	Errno                // the syscall fails with Verdict.Errno
 	Allow
