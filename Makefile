@@ -27,7 +27,7 @@ ARM64_CC := CC=aarch64-linux-gnu-gcc CGO_CFLAGS=-I$(ARM64)/include CGO_LDFLAGS=-
   PKG_CONFIG_LIBDIR=$(ARM64)/lib/aarch64-linux-gnu/pkgconfig
 
 # Packages that the build needs; `make deps` installs what is missing.
-BUILD_DEPS := gcc libc6-dev libseccomp-dev
+BUILD_DEPS := gcc libc6-dev libseccomp-dev pkgconf
 ARM64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 # What `make test` runs. Integration packages run one after the other: they measure and they load the machine.

@@ -8,11 +8,11 @@ import (
 )
 
 // Names are the images of the catalogue.
-func Names() []string { return []string{"pause", "probe", "tools", "redis", "nginx"} }
+func Names() []string { return []string{"pause", "probe", "tools", "redis", "nginx", "demo-redis"} }
 
 // Named builds an image of the catalogue.
 func (b *Builder) Named(ctx context.Context, name string) (Image, error) {
-	specs := map[string]func() Spec{"pause": pause, "probe": probe, "tools": tools, "redis": redis, "nginx": nginx}
+	specs := map[string]func() Spec{"pause": pause, "probe": probe, "tools": tools, "redis": redis, "nginx": nginx, "demo-redis": demoRedis}
 	spec, ok := specs[name]
 	if !ok {
 		return Image{}, fmt.Errorf("no image %q in the catalogue, which has %q", name, Names())
@@ -102,6 +102,16 @@ func redis() Spec {
 			Cmd:        []string{"/usr/bin/redis-server", "--dir", "/data", "--save", "", "--protected-mode", "no"},
 		},
 	}
+}
+
+// demoRedis is redis with a hole in it: a module that does over the network port what an intruder would.
+func demoRedis() Spec {
+	s := redis()
+	s.Name = "demo-redis"
+	s.Programs = append(s.Programs, Program{
+		Path: "/usr/lib/redis/modules/diag.so", Sources: []string{"diag.c"}, Dynamic: true, Flags: []string{"-shared", "-fPIC"},
+	})
+	return s
 }
 
 const nginxConf = `daemon off;

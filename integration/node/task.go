@@ -41,7 +41,7 @@ type RunOpts struct {
 	Mounts         []specs.Mount
 	TTY            bool
 	Stdin          io.Reader
-	HostNetwork    bool // else a network namespace of its own, whose loopback Create brings up
+	HostNetwork    bool // else a network namespace of its own, with nothing but the loopback, which runc brings up
 	SpecOpts       []oci.SpecOpts
 	Prepare        func(rootfs Rootfs) error // called when the root file system exists and the task does not
 }
@@ -116,11 +116,6 @@ func (t *Task) create(ctx context.Context, o RunOpts) error {
 		return fmt.Errorf("create: %w", err)
 	}
 	t.process = t.Task
-	if !o.HostNetwork {
-		if err := loopbackUp(t.InitPID()); err != nil {
-			return err
-		}
-	}
 	return t.await(ctx)
 }
 

@@ -118,9 +118,11 @@ Profiles are read from %[2]s/profiles.d, a copy of contrib/profiles; incidents g
 
   export STOCKADE_CONFIG=%[2]s/config.yaml
   alias ctr='%[1]s/bin/ctr -a %[3]s'
-  ctr run --rm --runtime io.containerd.stockade.v1 --annotation stockade.dev/profile=redis %[5]s r1
-  ctr task exec --exec-id e1 r1 /usr/bin/redis-cli -h ::1 ping
-  %[1]s/bin/stockade incident list
+  ctr run -d --runtime io.containerd.stockade.v1 --annotation stockade.dev/profile=redis %[5]s r1
+  ctr task exec --exec-id e1 r1 /usr/bin/redis-cli ping
+  ctr task exec --exec-id e2 r1 /bin/sh -c id
+  %[1]s/bin/stockade incident ls
+  ctr task rm -f r1; ctr container rm r1
 
 make node-down ends it and removes %[2]s.
 `, root, dir, address, samples, image.Ref("redis"))
