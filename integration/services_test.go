@@ -81,8 +81,12 @@ done
 
 func services() []image.Spec {
 	system := []image.File{
-		{Path: "/proc", Dir: true}, {Path: "/sys", Dir: true}, {Path: "/dev", Dir: true}, {Path: "/run", Dir: true},
-		{Path: "/tmp", Dir: true, Mode: 0o1777}, {Path: "/root", Dir: true, Mode: 0o700},
+		{Path: "/proc", Dir: true},
+		{Path: "/sys", Dir: true},
+		{Path: "/dev", Dir: true},
+		{Path: "/run", Dir: true},
+		{Path: "/tmp", Dir: true, Mode: 0o1777},
+		{Path: "/root", Dir: true, Mode: 0o700},
 		{Path: "/var/run", Link: "../run"},
 		{Path: "/etc/passwd", Text: "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\n" +
 			"postgres:x:70:70:postgres:/var/lib/postgresql:/bin/sh\nredis:x:999:999:redis:/data:/bin/sh\n" +
