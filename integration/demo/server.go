@@ -37,6 +37,8 @@ func startServer(ctx context.Context, n *node.Node, image string) (*server, erro
 		return nil, err
 	}
 	s := &server{Task: task, addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
 	for {
 		if reply, err := s.ask(ctx, "PING"); err == nil && reply == "PONG" {
 			return s, nil
