@@ -92,6 +92,9 @@ func (e *engine) profile(t task) (*profiles.Profile, error) {
 	}
 	// Outside Kubernetes whoever sets annotations is the node's root, and nothing of what a match asks is known.
 	if t.facts.CRI {
+		if p.Match == nil {
+			return nil, fmt.Errorf("annotation %s: profile %s gives no match, so no pod may choose it", annotation, t.asked)
+		}
 		if ok, why := p.Match.Holds(t.facts); !ok {
 			return nil, fmt.Errorf("annotation %s: profile %s is not for this container: %s", annotation, t.asked, why)
 		}

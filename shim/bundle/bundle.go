@@ -70,8 +70,8 @@ func Apply(spec *specs.Spec, plan *profiles.Plan, rootfs, listener, metadata str
 		sc.ListenerPath, sc.ListenerMetadata = listener, metadata
 		spec.Linux.Seccomp = &sc
 	}
-	if plan.Mode != profiles.ModeEnforce {
-		return nil // monitor lets everything pass: a sealed mount would deny
+	if !plan.Seal {
+		return nil // the plan's guarantees say so
 	}
 	return seal(spec, plan, rootfs)
 }

@@ -30,9 +30,6 @@ func seal(spec *specs.Spec, plan *profiles.Plan, rootfs string) error {
 		sealMount(&spec.Mounts[i], dest, plan)
 	}
 	roots := plan.WriteRoots()
-	if slices.ContainsFunc(roots, func(w profiles.WriteRoot) bool { return w.Path == "/" }) {
-		return nil // the whole root is declared writable: there is nothing to seal, and the plan's guarantees say so
-	}
 	spec.Root.Readonly = true
 	var bound []string
 	for _, w := range roots {
