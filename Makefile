@@ -96,7 +96,7 @@ endef
 # Third-party programs are pinned by their own modules and built again only when these change.
 bin/containerd: $(TOOLS)/containerd $(TOOLS)/runc
 	@mkdir -p bin
-	ln -sf $(addprefix ../.cache/bin/,containerd containerd-shim-runc-v2 ctr runc) bin/
+	@ln -sf $(addprefix ../.cache/bin/,containerd containerd-shim-runc-v2 ctr runc) bin/
 
 $(TOOLS)/containerd: $(THIRDPARTY)/containerd/go.mod $(THIRDPARTY)/containerd/go.sum
 	@mkdir -p $(TOOLS)

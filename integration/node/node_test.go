@@ -156,6 +156,17 @@ func TestNode(t *testing.T) {
 			t.Errorf("/etc/passwd: changed %v, there %v; want unchanged and there", changed, ok)
 		}
 	})
+	t.Run("the CRI is on", func(t *testing.T) {
+		plugins, err := n.Client.IntrospectionService().Plugins(t.Context(), "id==cri")
+		if err != nil || len(plugins.GetPlugins()) == 0 {
+			t.Fatalf("%v, %v", plugins, err)
+		}
+		for _, p := range plugins.GetPlugins() {
+			if e := p.GetInitErr(); e != nil {
+				t.Errorf("%s: %s", p.GetType(), e.GetMessage())
+			}
+		}
+	})
 	t.Run("a second node in the folder", func(t *testing.T) {
 		if _, err := node.Start(t.Context(), node.Config{Dir: n.Dir()}); !errors.Is(err, node.ErrRunning) {
 			t.Errorf("got %v, want ErrRunning", err)
