@@ -31,18 +31,19 @@ type Config struct {
 
 // Container is one container's fence: its plan, what its mounts are, and what its processes run.
 type Container struct {
-	id     string
-	plan   *profiles.Plan
-	image  Image
-	cg     *cgroup.Cgroup
-	init   int
-	root   int               // O_PATH fd of the container's root, for ignore marks
-	mounts map[uint64]*mount // by mount id; not changed after it was armed
-	report func(Violation)
-	proc   *procfs.FS
-	uids   []idRange
-	hashes hashCache
-	table  table
+	id      string
+	plan    *profiles.Plan
+	image   Image
+	cg      *cgroup.Cgroup
+	init    int
+	root    int               // O_PATH fd of the container's root, for ignore marks
+	mounts  map[uint64]*mount // by mount id; not changed after it was armed
+	report  func(Violation)
+	proc    *procfs.FS
+	uids    []idRange
+	mountNS identity
+	hashes  hashCache
+	table   table
 
 	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
 	execs atomic.Int32 // exec sessions that the runtime is setting up right now
@@ -69,6 +70,9 @@ func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 	name := fmt.Sprintf("/proc/%d/root", cfg.Init)
 	if c.root, err = unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, &os.PathError{Op: "open container root", Path: name, Err: err}
+	}
+	if c.mountNS, err = mountNamespace(cfg.Init); err != nil {
+		return nil, err
 	}
 	if c.uids, err = readIDMap(cfg.Init); err != nil {
 		return nil, err

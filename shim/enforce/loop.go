@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,7 +191,9 @@ func (l *Loop) withHash(ev fanotify.Event, c *Container) {
 	l.handle(ev, sum, 0)
 }
 
-// owner finds the container that a thread belongs to, by control group: nil, nil for a thread of none of ours.
+// owner finds the container that a thread belongs to: nil, nil for a thread of none of ours. It goes by control group,
+// and by mount namespace for one that has left its control group, or was brought in from the host past the runtime
+// (nsenter): what runs among a container's files is judged by the container's plan.
 func (l *Loop) owner(tid int) (*Container, error) {
 	path, err := l.proc.CgroupPath(tid)
 	if err != nil {
@@ -201,7 +204,25 @@ func (l *Loop) owner(tid int) (*Container, error) {
 			return c, nil
 		}
 	}
+	ns, err := mountNamespace(tid)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range l.All() {
+		if c.mountNS == ns {
+			return c, nil
+		}
+	}
 	return nil, nil
+}
+
+// mountNamespace identifies the mount namespace of a thread (namespaces(7)).
+func mountNamespace(tid int) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/"+strconv.Itoa(tid)+"/ns/mnt", &st); err != nil {
+		return identity{}, err
+	}
+	return identity{st.Dev, st.Ino}, nil
 }
 
 // act carries out a verdict: kill, answer, tell; in this order.

@@ -36,8 +36,13 @@ const cmdlineWait = time.Millisecond
 func (v *Violation) witness(proc *procfs.FS, th procfs.Thread) {
 	v.Time = time.Now()
 	v.PID, v.TID, v.Comm = th.TGID, th.TID, th.Comm
-	v.Parents = proc.Ancestors(th.TGID, 16)
+	if line := proc.Ancestors(th.TGID, 17); len(line) > 0 {
+		v.Parents = line[1:]
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), cmdlineWait)
 	defer cancel()
 	v.Cmdline, _ = proc.Cmdline(ctx, th.TGID)
+	for len(v.Cmdline) > 0 && v.Cmdline[len(v.Cmdline)-1] == "" {
+		v.Cmdline = v.Cmdline[:len(v.Cmdline)-1] // what setproctitle leaves of the old arguments
+	}
 }
