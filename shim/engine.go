@@ -55,7 +55,12 @@ func newEngine(cfg config.Config, pub containerd.Publisher) (_ *engine, err erro
 	if err != nil {
 		return nil, err
 	}
-	if e.guard, err = guard.Start(binary, e.group.File()); err != nil {
+	log, err := guardLog(cfg)
+	if err != nil {
+		return nil, err
+	}
+
+	if e.guard, err = guard.Start(binary, e.group.File(), guard.WithLog(log)); err != nil {
 		return nil, fmt.Errorf("start guard: %w", err)
 	}
 	if e.loop, err = enforce.NewLoop(e.group, e.guard); err != nil {
@@ -64,6 +69,14 @@ func newEngine(cfg config.Config, pub containerd.Publisher) (_ *engine, err erro
 	go e.run()
 	go e.keepGuard()
 	return e, nil
+}
+
+// guardLog is where the guard says that it has killed: the shim, which says everything else, is gone by then.
+func guardLog(cfg config.Config) (*os.File, error) {
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(cfg.State, "guard.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 // run answers events for as long as the shim lives. If it cannot go on, no container may.

@@ -139,9 +139,12 @@ func (c *Container) ExecEnd(pid int) {
 
 // lineage returns the record of the nearest ancestor that has one: a forked child runs its parent's program.
 func (c *Container) lineage(th procfs.Thread) program {
-	for _, a := range c.proc.Ancestors(th.TGID, 32) {
+	line := c.proc.Ancestors(th.TGID, 32)
+	for _, a := range line {
 		if p, ok := c.table.get(a.PID, a.StartTime); ok {
 			p.forked = true
+			// An orphan is handed to an ancestor whose program it does not run.
+			p.script = p.script && a.Image == line[0].Image
 			return p
 		}
 	}

@@ -19,6 +19,7 @@ type judgement struct {
 	proc *procfs.FS
 	ev   fanotify.Event
 	sum  string
+	late bool // it was put off for long enough
 
 	th      procfs.Thread
 	start   uint64      // of the process
@@ -71,10 +72,16 @@ func (j *judgement) unknown() (done bool, err error) {
 		return false, nil
 	}
 	j.self = j.c.lineage(j.th)
-	if j.self.start == 0 && starting {
-		return false, errNotYet // the runtime's word about it is on its way
+	if j.self.start != 0 || !starting {
+		return false, nil
 	}
-	return false, nil
+	// An orphan that was handed to somebody outside the container runs a program that was admitted. What does not is the
+	// runtime on its way to an exec session, and its word about that is on the way.
+	exe, err := j.proc.Exe(j.th.TGID)
+	if err == nil && !j.c.table.known(identity{exe.Dev, exe.Ino}) && !j.late {
+		err = errNotYet
+	}
+	return false, err
 }
 
 // object looks at the opened file itself.

@@ -154,11 +154,11 @@ func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
 		l.answer(ev, false)
 		return
 	}
-	j := judgement{c: c, proc: l.proc, ev: ev, sum: sum}
+	j := judgement{c: c, proc: l.proc, ev: ev, sum: sum, late: tries >= maxTries}
 	switch err := j.judge(); {
 	case errors.Is(err, errNeedsHash):
 		l.later(func() { l.withHash(ev, c) })
-	case errors.Is(err, errNotYet) && tries < maxTries:
+	case errors.Is(err, errNotYet):
 		l.later(func() {
 			time.Sleep(time.Millisecond)
 			l.handle(ev, sum, tries+1)
@@ -172,7 +172,7 @@ func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
 
 // maxTries bounds how long (about so many milliseconds) an event waits for the runtime's word that its process is an
 // exec session's.
-const maxTries = 500
+const maxTries = 5000
 
 // later runs f beside the loop: something in it can take time, and no other event may wait for it.
 func (l *Loop) later(f func()) {

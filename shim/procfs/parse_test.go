@@ -10,16 +10,16 @@ import (
 )
 
 func TestParseStat(t *testing.T) {
-	const tail = " 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 %d 1000 200\n"
+	const tail = " 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 %d 1000 200 300 4 5 777\n"
 	for _, c := range []struct {
 		text string
 		want Process
 		ok   bool
 	}{
-		{"7 (sh) S 1 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 1, StartTime: 99, Comm: "sh"}, true},
-		{"7 (a) R 1) S 2 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 2, StartTime: 99, Comm: "a) R 1"}, true},
-		{"7 (a\n8 (b) S 2 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 2, StartTime: 99, Comm: "a\n8 (b"}, true},
-		{"7 () S 2 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 2, StartTime: 99}, true},
+		{"7 (sh) S 1 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 1, StartTime: 99, Image: 777, Comm: "sh"}, true},
+		{"7 (a) R 1) S 2 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 2, StartTime: 99, Image: 777, Comm: "a) R 1"}, true},
+		{"7 (a\n8 (b) S 2 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 2, StartTime: 99, Image: 777, Comm: "a\n8 (b"}, true},
+		{"7 () S 2 7 7" + fmt.Sprintf(tail, 99), Process{PID: 7, PPID: 2, StartTime: 99, Image: 777}, true},
 		{"7 (sh) S 1 7 7 0", Process{}, false},
 		{"7 sh S 1", Process{}, false},
 		{"x (sh) S 1 7 7" + fmt.Sprintf(tail, 99), Process{}, false},
@@ -248,8 +248,8 @@ func FuzzName(f *testing.F) {
 		if len(comm) > 63 || strings.ContainsRune(comm, 0) {
 			t.Skip()
 		}
-		pr, ok := parseStat(fmt.Appendf(nil, "7 (%s) S 3 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 99 0\n", comm))
-		if !ok || pr != (Process{PID: 7, PPID: 3, StartTime: 99, Comm: comm}) {
+		pr, ok := parseStat(fmt.Appendf(nil, "7 (%s) S 3 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 99 0 0 0 0 0 777 0\n", comm))
+		if !ok || pr != (Process{PID: 7, PPID: 3, StartTime: 99, Image: 777, Comm: comm}) {
 			t.Errorf("stat: %+v, %v", pr, ok)
 		}
 		escaped := strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(comm)

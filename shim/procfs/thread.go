@@ -112,8 +112,11 @@ func unescape(b []byte) string {
 type Process struct {
 	PID, PPID int
 	StartTime uint64 // clock ticks since boot: with PID, an identity
-	Comm      string
-	Exe       string // "" for a kernel thread or a process without memory
+	// Image tells one execution of a program from another: where the kernel put its stack, at random. A child has its
+	// parent's until it executes something itself.
+	Image uint64
+	Comm  string
+	Exe   string // "" for a kernel thread or a process without memory
 }
 
 // Process reads /proc/PID/stat and exe.
@@ -163,9 +166,9 @@ func parseStat(b []byte) (Process, bool) {
 	}
 	pr.Comm = string(b[open+1 : end])
 	rest := b[end+1:]
-	// rest: " S ppid pgrp ..."; starttime is field 22, the state field 3.
-	const state, ppid, start = 3, 4, 22
-	for field := state; field <= start; field++ {
+	// rest: " S ppid pgrp ..."; starttime is field 22, startstack field 28, the state field 3.
+	const state, ppid, start, stack = 3, 4, 22, 28
+	for field := state; field <= stack; field++ {
 		if len(rest) == 0 || rest[0] != ' ' {
 			return pr, false
 		}
@@ -182,6 +185,11 @@ func parseStat(b []byte) (Process, bool) {
 		case start:
 			v, ok := parseUint(rest[:n], 10)
 			pr.StartTime = v
+			if !ok {
+				return pr, false
+			}
+		case stack:
+			pr.Image, ok = parseUint(rest[:n], 10)
 			return pr, ok
 		}
 		rest = rest[n:]
