@@ -1,4 +1,4 @@
-/* A library for LD_PRELOAD: says that it was loaded. */
+/* A library for LD_PRELOAD and LD_AUDIT (rtld-audit(7)): says that it was loaded. */
 #include <unistd.h>
 
 __attribute__((constructor)) static void loaded(void)
@@ -7,3 +7,5 @@ __attribute__((constructor)) static void loaded(void)
 	if (write(1, text, sizeof(text) - 1) < 0)
 		_exit(1);
 }
+
+unsigned int la_version(unsigned int version) { return version; }

@@ -10,7 +10,7 @@
 #include <stdarg.h>
 #include <sys/wait.h>
 
-static const struct op *const tables[] = {file_ops, exec_ops, proc_ops, sys_ops, uring_ops, ns_ops, net_ops};
+static const struct op *const tables[] = {file_ops, exec_ops, proc_ops, sys_ops, uring_ops, ns_ops, net_ops, attack_ops};
 
 void say(const char *format, ...)
 {

@@ -1,7 +1,9 @@
 /* Opens and reads or writes through io_uring, where a worker of the kernel, not this thread, may do the opening. */
 #include "probe.h"
 #include <linux/io_uring.h>
+#include <poll.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 struct ring {
 	int fd;
@@ -94,7 +96,63 @@ static int op_write(int n, char **a)
 	return put < 0 ? -put : 0;
 }
 
+/*
+ * uring-behind FIFO FILE TEXT: an open for writing that the kernel does for the ring while this very thread is inside an
+ * open for reading: the thread waits in openat(FIFO, O_RDONLY) when what the ring's open is linked to comes true, so its
+ * own registers say O_RDONLY.
+ */
+static int op_behind(int n, char **a)
+{
+	struct ring r;
+	struct stat st;
+	int e = ring_setup(&r), p[2], fd, fifo;
+	unsigned tail, i;
+
+	if (e)
+		return e;
+	if (pipe(p) < 0 || stat(a[1], &st) < 0) /* the name must be in the kernel's cache */
+		return errno;
+	tail = *r.sq_tail;
+	i = tail & *r.sq_mask;
+	r.sqes[i] = (struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = p[0], .poll32_events = POLLIN, .flags = IOSQE_IO_LINK};
+	r.sq_array[i] = i;
+	i = (tail + 1) & *r.sq_mask;
+	r.sqes[i] = (struct io_uring_sqe){.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (unsigned long)a[1], .open_flags = O_RDWR};
+	r.sq_array[i] = i;
+	__atomic_store_n(r.sq_tail, tail + 2, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, r.fd, 2, 0, 0, NULL, 0) < 0)
+		return errno;
+	if (fork() == 0) {
+		usleep(100000);
+		write_all(p[1], "x", 1);
+		usleep(200000);
+		_exit(open(a[0], O_WRONLY | O_CLOEXEC) < 0);
+	}
+	fifo = open(a[0], O_RDONLY | O_CLOEXEC);
+	if (fifo < 0)
+		return errno;
+	if (__atomic_load_n(r.cq_tail, __ATOMIC_ACQUIRE) - *r.cq_head < 2)
+		return EIO;
+	fd = r.cqes[(*r.cq_head + 1) & *r.cq_mask].res;
+	return fd < 0 ? -fd : write_all(fd, a[2], strlen(a[2]));
+}
+
+/* uring-unlink FILE: no system call of ours names it. */
+static int op_unlink(int n, char **a)
+{
+	struct ring r;
+	int e = ring_setup(&r), res;
+	struct io_uring_sqe s = {.opcode = IORING_OP_UNLINKAT, .fd = AT_FDCWD, .addr = (unsigned long)a[0]};
+
+	if (e)
+		return e;
+	res = ring_call(&r, &s);
+	return res < 0 ? -res : 0;
+}
+
 const struct op uring_ops[] = {
+	{"uring-behind", 3, op_behind, "FIFO FILE TEXT: opened for writing behind an open for reading"},
+	{"uring-unlink", 1, op_unlink, "FILE"},
 	{"uring-read", 1, op_read, "FILE"},
 	{"uring-write", 2, op_write, "FILE TEXT"},
 	{0},
