@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	runctask "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stockade-dev/stockade/shim/bundle"
@@ -186,7 +187,7 @@ func (s *service) createFenced(ctx context.Context, r *taskapi.CreateTaskRequest
 		return nil, err
 	}
 	if err := f.arm(ctx, int(resp.Pid)); err != nil {
-		return nil, errors.Join(fmt.Errorf("stockade cannot protect this container: %w", err), s.discard(r.ID))
+		return nil, errors.Join(fmt.Errorf("stockade cannot protect this container: %w", err), s.discard(f.task))
 	}
 	s.mu.Lock()
 	s.tasks[r.ID] = f
@@ -195,26 +196,18 @@ func (s *service) createFenced(ctx context.Context, r *taskapi.CreateTaskRequest
 }
 
 // discard removes a container that was created and must never start.
-func (s *service) discard(id string) error {
-	ctx := namespaces.WithNamespace(context.Background(), s.engineNamespace(id))
-	if _, err := s.Kill(ctx, &taskapi.KillRequest{ID: id, Signal: 9, All: true}); err != nil {
+func (s *service) discard(t task) error {
+	// The caller's own context may be what has run out.
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), t.namespace), 30*time.Second)
+	defer cancel()
+	if _, err := s.Kill(ctx, &taskapi.KillRequest{ID: t.id, Signal: uint32(unix.SIGKILL), All: true}); err != nil {
 		return err
 	}
-	if _, err := s.Wait(ctx, &taskapi.WaitRequest{ID: id}); err != nil {
+	if _, err := s.Wait(ctx, &taskapi.WaitRequest{ID: t.id}); err != nil {
 		return err
 	}
-	_, err := s.TTRPCTaskService.Delete(ctx, &taskapi.DeleteRequest{ID: id})
+	_, err := s.TTRPCTaskService.Delete(ctx, &taskapi.DeleteRequest{ID: t.id})
 	return err
-}
-
-// engineNamespace: one shim serves one containerd namespace; which one is on its command line.
-func (s *service) engineNamespace(string) string {
-	for i, a := range os.Args {
-		if a == "-namespace" && i+1 < len(os.Args) {
-			return os.Args[i+1]
-		}
-	}
-	return namespaces.Default
 }
 
 // Start starts the container's program, or an exec session's.
