@@ -83,7 +83,7 @@ func (c *compiler) policy() seccomp.Policy {
 	policy := seccomp.Policy{
 		Names: names, Except: denied,
 		Arch: c.target.Arch, Kernel: c.target.Kernel,
-		Capabilities: c.plan.Capabilities, NoNewPrivileges: c.plan.NoNewPrivileges,
+		Capabilities: c.plan.Capabilities, NoNewPrivileges: c.plan.NoNewPrivileges, Monitor: !c.enforce(),
 	}
 	if !slices.Contains(names, "memfd_create") {
 		policy.Except = append(policy.Except, "memfd_create")

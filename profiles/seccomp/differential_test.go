@@ -51,6 +51,8 @@ var policies = map[string]Policy{
 	"entries arm": {Names: []string{"@default"}, Arch: "arm64", SubArches: []string{"arm"}},
 	"watch":       {Names: []string{"@default"}, Arch: "amd64", NoNewPrivileges: true, Watch: true},
 	"watch arm64": {Names: []string{"openat", "rename"}, Arch: "arm64", Watch: true, Errno: map[string]uint{"openat2": 38}},
+	"monitor":     {Names: []string{"@default"}, Arch: "amd64", NoNewPrivileges: true, Monitor: true},
+	"monitor arm": {Names: []string{"read", "clone"}, Arch: "arm64", Monitor: true, Errno: map[string]uint{"openat2": 38}},
 	"x86 by name": {Names: []string{"bind", "socketcall", "semop", "waitpid"}, Arch: "amd64", SubArches: []string{"x86"}},
 }
 

@@ -30,6 +30,9 @@ type Filter struct {
 
 // Compile checks p and works out what every syscall of its architectures gets.
 func Compile(p Policy) (*Filter, error) {
+	if p.Monitor {
+		p.SubArches, p.Errno = subArches[p.Arch], nil
+	}
 	f := &Filter{policy: p, rules: map[string][]rule{}}
 	if err := f.addEntries(); err != nil {
 		return nil, err
@@ -116,6 +119,9 @@ func (f *Filter) Spec() *specs.LinuxSeccomp {
 		DefaultAction: specs.ActKillProcess,
 		ListenerPath:  f.policy.ListenerPath,
 	}
+	if f.policy.Monitor {
+		s.DefaultAction = specs.ActAllow
+	}
 	for _, e := range f.entries {
 		s.Architectures = append(s.Architectures, e.spec)
 	}
@@ -183,11 +189,22 @@ func (f *Filter) Verdict(c Call) Verdict {
 			return Verdict{Action: r.action, Errno: r.errno, Why: r.why}
 		}
 	}
-	return Verdict{Action: Kill, Why: "not declared with these arguments"}
+	return f.rest("not declared with these arguments")
+}
+
+// rest is what the default action does.
+func (f *Filter) rest(why string) Verdict {
+	if f.policy.Monitor {
+		return Verdict{Action: Allow, Why: why}
+	}
+	return Verdict{Action: Kill, Why: why}
 }
 
 // unnumbered is a syscall that this libseccomp has no number for on the entry.
 func (f *Filter) unnumbered(c Call, t *table) Verdict {
+	if f.policy.Monitor {
+		return f.rest("nothing is said of it")
+	}
 	if c.Name != "" {
 		if newer[c.Name] == 0 {
 			return Verdict{Action: Errno, Errno: errnoENOSYS, Why: "does not exist on " + c.Arch}

@@ -48,6 +48,11 @@ type Policy struct {
 	// in silence. It needs a single entry: with SubArches it is off.
 	Watch bool
 
+	// Monitor lets everything pass: what is not declared is told to the
+	// listener as far as it can be, and what cannot be told (other entries,
+	// arguments, numbers without a name) is allowed. All entries are open.
+	Monitor bool
+
 	// ListenerPath is the unix socket that runc hands notification
 	// descriptors to.
 	ListenerPath string

@@ -164,7 +164,11 @@ func TestSpecIsOneThatRuncTakes(t *testing.T) {
 		p.ListenerPath = "/run/x"
 		s, err := Build(p)
 		must(t, err)
-		if s.DefaultAction != specs.ActKillProcess || s.ListenerPath != "/run/x" || len(s.Architectures) != 1+len(p.SubArches) || len(s.Flags) > 0 {
+		action, architectures := specs.ActKillProcess, 1+len(p.SubArches)
+		if p.Monitor {
+			action, architectures = specs.ActAllow, 1+len(subArches[p.Arch])
+		}
+		if s.DefaultAction != action || s.ListenerPath != "/run/x" || len(s.Architectures) != architectures || len(s.Flags) > 0 {
 			t.Errorf("%s: %s %s %v", name, s.DefaultAction, s.ListenerPath, s.Architectures)
 		}
 		plain := map[string]bool{}
