@@ -155,7 +155,11 @@ func (j *judgement) exec() error {
 		return err
 	}
 	file := identity{j.file.Dev, j.file.Ino}
-	if j.why == 0 && j.interpreter(file) {
+	interpreter, err := j.interpreter(file)
+	if err != nil {
+		return err
+	}
+	if j.why == 0 && interpreter {
 		// The process still shows the program that called execve, which was judged when its exec began.
 		j.access.Interpreter = true
 		return j.decide()
@@ -168,13 +172,18 @@ func (j *judgement) exec() error {
 
 // interpreter says whether the kernel opens file for a program of this thread that was admitted: as its ELF
 // interpreter, or for its #! line.
-func (j *judgement) interpreter(file identity) bool {
+func (j *judgement) interpreter(file identity) (bool, error) {
 	if !j.c.table.pending(j.ev.TID) {
-		return false
+		return false, nil
 	}
-	loader, ok := j.proc.InExec(j.ev.TID)
-	return ok && loader != procfs.LoaderNone &&
-		j.c.table.interpreter(j.ev.TID, j.th.TGID, file, loader == procfs.LoaderScript)
+	loader, err := j.proc.InExec(j.ev.TID)
+	if errors.Is(err, procfs.ErrNoStack) {
+		return false, nil
+	}
+	if err != nil || loader == procfs.LoaderNone {
+		return false, err
+	}
+	return j.c.table.interpreter(j.ev.TID, j.th.TGID, file, loader == procfs.LoaderScript), nil
 }
 
 // program judges what execve named.

@@ -54,6 +54,7 @@ type Loop struct {
 	mu         sync.Mutex                   // serialises changes of containers
 	containers atomic.Pointer[[]*Container] // replaced, never changed
 	retries    sync.WaitGroup
+	ended      chan struct{} // closed when Run ends
 }
 
 // NewLoop makes a loop over g. Run must be called for anything to be answered.
@@ -62,7 +63,7 @@ func NewLoop(g *fanotify.Group, beat Beat) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Loop{group: g, proc: proc, beat: beat}
+	l := &Loop{group: g, proc: proc, beat: beat, ended: make(chan struct{})}
 	l.containers.Store(&[]*Container{})
 	return l, nil
 }
@@ -118,6 +119,7 @@ func (l *Loop) Run() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer l.retries.Wait()
+	defer close(l.ended)
 	evs := make([]fanotify.Event, fanotify.Batch)
 	for {
 		n, err := l.group.Read(evs)
@@ -142,6 +144,10 @@ func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
 		return // denied by the kernel; counted by the group
 	}
 	c, err := l.owner(ev.TID)
+	if err != nil && passes(err) {
+		l.again(ev, sum, tries)
+		return
+	}
 	if err != nil {
 		l.answer(ev, false) // the thread is gone, or cannot be told: nobody, or nobody known, is let through
 		return
@@ -158,11 +164,8 @@ func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
 	switch err := j.judge(); {
 	case errors.Is(err, errNeedsHash):
 		l.later(func() { l.withHash(ev, c) })
-	case errors.Is(err, errNotYet):
-		l.later(func() {
-			time.Sleep(time.Millisecond)
-			l.handle(ev, sum, tries+1)
-		})
+	case errors.Is(err, errNotYet), passes(err):
+		l.again(ev, sum, tries)
 	case err != nil:
 		l.fail(c, ev, &j, err)
 	default:
@@ -170,9 +173,33 @@ func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
 	}
 }
 
-// maxTries bounds how long (about so many milliseconds) an event waits for the runtime's word that its process is an
-// exec session's.
-const maxTries = 5000
+// maxTries bounds how long an event waits for the runtime's word that its process is an exec session's: half a minute.
+// It comes within milliseconds, but nobody is to die of a busy machine.
+const maxTries = 600
+
+// passes says whether an error is none of the container's: its thread has not fallen asleep in the kernel yet, which
+// takes as long as the scheduler likes, or this process is short of descriptors or memory. The thread is not let
+// through meanwhile. To kill for it would be to kill for the machine's load.
+func passes(err error) bool {
+	for _, e := range []error{procfs.ErrRunning, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// again puts an event off for a while that grows.
+func (l *Loop) again(ev fanotify.Event, sum string, tries int) {
+	l.later(func() {
+		select {
+		case <-l.ended:
+			ev.Close()
+		case <-time.After(min(time.Millisecond<<min(tries, 6), 50*time.Millisecond)):
+			l.handle(ev, sum, tries+1)
+		}
+	})
+}
 
 // later runs f beside the loop: something in it can take time, and no other event may wait for it.
 func (l *Loop) later(f func()) {

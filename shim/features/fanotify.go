@@ -123,7 +123,14 @@ func stackShows(tid int) answer {
 		return unknown(err.Error())
 	}
 	defer proc.Close()
-	if _, ok := proc.InExec(tid); ok {
+	_, err = proc.InExec(tid)
+	for range 2000 { // 10 s: it does wait in execve, however busy the machine is
+		if !errors.Is(err, procfs.ErrRunning) {
+			break
+		}
+		_, err = proc.InExec(tid)
+	}
+	if err == nil {
 		return yes("seen for a thread that waited in execve")
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stack", tid))

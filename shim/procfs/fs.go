@@ -129,11 +129,13 @@ func statx(dir int, path *byte, flags int, mask uint32, st *unix.Statx_t) error 
 }
 
 // SettleTime bounds the wait for a thread to fall asleep after it has sent its
-// event. On a busy machine it may have been preempted just there; to give up
-// early would deny what is declared.
-const SettleTime = 100 * time.Millisecond
+// event. Nearly always it sleeps already. On a busy machine it may have been
+// preempted just there, for longer than anybody else should wait: then the
+// caller gets ErrRunning, and asks again.
+const SettleTime = 5 * time.Millisecond
 
-// ErrRunning says that the thread did not block within SettleTime.
+// ErrRunning says that the thread did not block within SettleTime. It says
+// nothing about the thread: only how busy the machine is.
 var ErrRunning = errors.New("thread is running, not blocked")
 
 // settle calls try until it says done or SettleTime is over.

@@ -2,6 +2,7 @@ package procfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -157,38 +158,45 @@ const (
 	LoaderScript
 )
 
+// ErrNoStack says that the kernel writes no stack of a thread, or one without
+// names.
+var ErrNoStack = errors.New("no kernel stack to read")
+
 // InExec tells, of a thread blocked in a permission event, whether the kernel
 // is opening an interpreter for a program that it already has (ELF
-// interpreter, #! or binfmt_misc) and not the program that execve named. ok is
-// false if that cannot be told: no stack to read, or no fanotify in it.
+// interpreter, #! or binfmt_misc) and not the program that execve named.
+// ErrRunning if the thread does not block there, ErrNoStack if that cannot be
+// seen.
 //
 // It looks at the kernel's own stack (/proc/TID/stack): a binary format's
 // loader is on it or is not. The thread has no say in that.
-func (p *FS) InExec(tid int) (in Loader, ok bool) {
-	in, ok, again := p.tryInExec(tid)
-	if !again {
-		return in, ok
+func (p *FS) InExec(tid int) (Loader, error) {
+	in, done, err := p.tryInExec(tid)
+	if done || err != nil {
+		return in, err
 	}
-	err := settle(func() (bool, error) {
-		in, ok, again = p.tryInExec(tid)
-		return !again, nil
+	err = settle(func() (bool, error) {
+		var err error
+		in, done, err = p.tryInExec(tid)
+		return done, err
 	})
-	return in, ok && err == nil
+	return in, err
 }
 
-func (p *FS) tryInExec(tid int) (in Loader, ok, again bool) {
+func (p *FS) tryInExec(tid int) (in Loader, done bool, err error) {
 	var buf [4096]byte
 	b, err := p.read(tid, "stack", buf[:])
 	if err != nil {
-		return LoaderNone, false, false
+		return LoaderNone, false, err
 	}
-	in, blocked := parseStack(b)
-	if blocked {
-		return in, true, false
+	if in, blocked := parseStack(b); blocked {
+		return in, true, nil
 	}
 	// Not asleep yet, unless it is a kernel that writes no symbols.
-	noSymbols := len(b) > 0 && bytes.IndexByte(b, '+') < 0
-	return LoaderNone, false, !noSymbols
+	if len(b) > 0 && bytes.IndexByte(b, '+') < 0 {
+		return LoaderNone, false, fmt.Errorf("/proc/%d/stack: %w", tid, ErrNoStack)
+	}
+	return LoaderNone, false, nil
 }
 
 // parseStack reads lines "[<0>] symbol+0x1/0x2", innermost first. blocked: the
