@@ -31,7 +31,7 @@ type Filter struct {
 // Compile checks p and works out what every syscall of its architectures gets.
 func Compile(p Policy) (*Filter, error) {
 	if p.Monitor {
-		p.SubArches, p.Errno = subArches[p.Arch], nil
+		p.SubArches = subArches[p.Arch]
 	}
 	f := &Filter{policy: p, rules: map[string][]rule{}}
 	if err := f.addEntries(); err != nil {

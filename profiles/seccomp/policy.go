@@ -51,6 +51,8 @@ type Policy struct {
 	// Monitor lets everything pass: what is not declared is told to the
 	// listener as far as it can be, and what cannot be told (other entries,
 	// arguments, numbers without a name) is allowed. All entries are open.
+	// Errno holds here too: what a program falls back to is what it will do
+	// when the profile is enforced, and is what should be seen.
 	Monitor bool
 
 	// ListenerPath is the unix socket that runc hands notification
