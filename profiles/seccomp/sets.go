@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/stockade-dev/stockade/profiles/spelling"
 )
 
 // conditionalSets are the parts of @default whose names would say more when
@@ -70,7 +72,7 @@ func checkSyscall(name string) error {
 	if newer[name] != 0 || (name != "" && resolves(name)) {
 		return nil
 	}
-	if best, ok := nearest(name, everyName()); ok {
+	if best, ok := spelling.Nearest(name, everyName()); ok {
 		return fmt.Errorf("no syscall is named %q: did you mean %q?", name, best)
 	}
 	return fmt.Errorf("no syscall is named %q (%s)", name, libVersion())
@@ -84,40 +86,3 @@ var everyName = sync.OnceValue(func() []string {
 	slices.Sort(all)
 	return slices.Compact(all)
 })
-
-// nearest finds the candidate with the fewest edits, at most a third of the
-// name's length and never more than three.
-func nearest(name string, candidates []string) (string, bool) {
-	best, limit := "", min(3, max(1, len(name)/3))
-	folded := strings.ToLower(name)
-	for _, c := range candidates {
-		if d := edits(folded, c, limit); d <= limit && (best == "" || d < limit) {
-			best, limit = c, d
-		}
-	}
-	return best, best != ""
-}
-
-// edits is the Levenshtein distance, or any number above limit when it is
-// greater than limit.
-func edits(a, b string, limit int) int {
-	if len(a)-len(b) > limit || len(b)-len(a) > limit {
-		return limit + 1
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
-}
