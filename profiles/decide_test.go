@@ -221,6 +221,7 @@ func TestSuggest(t *testing.T) {
 		{Access{Kind: Write, Path: "/x/\xff\"\n"}, `spec.allow.write: ["/x/?\"\x0a"]`},
 		{Access{Kind: Syscall, Name: "bpf"}, `spec.allow.syscalls: ["bpf"]`},
 		{Access{Kind: Exec, Path: "/bin/called", Subject: Subject{Exe: "/x"}}, `from: ["/x"] in x.yaml:12: allow.exec /bin/called`},
+		{Access{Kind: Exec, Path: "/bin/called"}, `spec.allow.exec: ["/bin/called"], without from: no program of the container called it`},
 		{Access{Kind: Exec, Path: "/bin/root", Subject: Subject{UID: 5}}, `uid: [5] in x.yaml:13: allow.exec /bin/root`},
 		{Access{Kind: Exec, Path: "/bin/pinned", SHA256: "cd"}, `spec.allow.exec: [{path: "/bin/pinned", sha256: cd}] in place of x.yaml:10: allow.exec /bin/pinned`},
 		{Access{Kind: Read, Path: "/etc/shadow"}, `without x.yaml:25: deny.read /etc/shadow`},

@@ -10,7 +10,7 @@ import (
 
 // guarantees states what the plan gives for each kind of access, and refuses to enforce what this node cannot hold.
 func (c *compiler) guarantees() {
-	c.needs("fanotify permission events", c.target.Fanotify, "Linux 5.13 or newer with CONFIG_FANOTIFY_ACCESS_PERMISSIONS")
+	c.needs("fanotify permission events", c.target.Fanotify, "Linux 6.0 or newer with CONFIG_FANOTIFY_ACCESS_PERMISSIONS")
 	c.needs("seccomp user notification", c.target.SeccompNotify, "Linux 5.7 or newer and libseccomp 2.5")
 	for _, g := range []func() Guarantee{
 		c.execGuarantee, c.readGuarantee, c.writeGuarantee, c.treeGuarantee, c.filelessGuarantee,
@@ -69,7 +69,7 @@ func (c *compiler) readGuarantee() Guarantee {
 const raced = "who changes a path while it is looked at is refused all the same, unseen"
 
 func (c *compiler) writeGuarantee() Guarantee {
-	const within = "an undeclared open with O_CREAT in a writable directory is refused, but may leave an empty file; truncate by path is not an open"
+	const within = "an undeclared open with O_CREAT in a writable directory is refused, but may leave an empty file; for truncate by path see " + GuaranteeTree
 	g := c.by(GuaranteeWrite, c.target.Fanotify, "fanotify FAN_OPEN_PERM and the open's flags", within)
 	if c.plan.Seal && g.Level > LevelNone {
 		g.By += "; read-only mounts, watched through seccomp user notification"

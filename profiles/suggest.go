@@ -32,6 +32,9 @@ func (p *Plan) Suggest(a *Access) string {
 		}
 		return fmt.Sprintf("%s: [{path: %s, sha256: %s}] in place of %s", field, doubleQuoted(v.Rule.Text), digest, v.Rule)
 	case ReasonFrom:
+		if a.Subject.Exe == "" { // the container's or session's first program: the runtime called it
+			return fmt.Sprintf("%s: [%s], without from: no program of the container called it", field, doubleQuoted(v.Rule.Text))
+		}
 		return fmt.Sprintf("from: [%s] in %s", doubleQuoted(asPattern(a.Subject.Exe)), v.Rule)
 	case ReasonUID:
 		return fmt.Sprintf("uid: [%d] in %s", a.Subject.UID, v.Rule)

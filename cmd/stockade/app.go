@@ -106,8 +106,21 @@ It changes nothing.
 	flags.StringVar(&a.configPath, "config", "", "node configuration (default $"+config.EnvVar+", else "+config.DefaultPath+")")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	root.InitDefaultHelpFlag() // before cobra looks for the command: else --help takes the next argument as its value
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
 	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.versionCmd())
 	return root
+}
+
+// usage shows how a command is used when its arguments are not right.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if check(cmd, args) != nil {
+			return fmt.Errorf("usage: %s; see %s --help", cmd.UseLine(), cmd.CommandPath())
+		}
+		return nil
+	}
 }
 
 // config reads the node configuration.

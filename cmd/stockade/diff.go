@@ -24,7 +24,7 @@ new one; where that cannot be told, the one is removed and the other added.
 ` + fileHelp + "\n" + exitHelp("they differ"),
 		Example: `  stockade profile diff redis.yaml redis-new.yaml
   stockade profile diff redis ./redis.yaml       # the store's against a file`,
-		Args: cobra.ExactArgs(2),
+		Args: usage(cobra.ExactArgs(2)),
 		RunE: func(_ *cobra.Command, args []string) error { return a.diff(args[0], args[1], name) },
 	}
 	cmd.Flags().StringVar(&name, "name", "", "take the profile `NAME`, when the files hold several")

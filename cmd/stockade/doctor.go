@@ -20,7 +20,7 @@ import (
 const containerdConfig = "/etc/containerd/config.toml"
 
 func (a *app) doctorCmd() *cobra.Command {
-	var runc string
+	var runc, containerd string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this node can enforce, and what is missing",
@@ -37,7 +37,7 @@ Exit codes:
   stockade doctor --json | jq .guarantees`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := a.examine(cmd.Context(), runc)
+			d := a.examine(cmd.Context(), runc, containerd)
 			if a.json {
 				if err := a.printJSON(d.asJSON()); err != nil {
 					return err
@@ -52,6 +52,7 @@ Exit codes:
 		},
 	}
 	cmd.Flags().StringVar(&runc, "runc", "", "runc to look at (default: what containerd's configuration names, else runc in PATH)")
+	cmd.Flags().StringVar(&containerd, "containerd", containerdConfig, "containerd's configuration `FILE`")
 	return cmd
 }
 
@@ -78,7 +79,7 @@ type storeHealth struct {
 	errs  []error
 }
 
-func (a *app) examine(ctx context.Context, runc string) *diagnosis {
+func (a *app) examine(ctx context.Context, runc, containerd string) *diagnosis {
 	if ctx == nil {
 		ctx = context.Background()
 	}
@@ -95,7 +96,7 @@ func (a *app) examine(ctx context.Context, runc string) *diagnosis {
 		guard = config.GuardName
 	}
 	d.runtime = features.Runtime(ctx, features.Paths{
-		Runc: runc, Shim: "containerd-shim-stockade-v1", Guard: guard, Containerd: containerdConfig, Beside: filepath.Dir(guard),
+		Runc: runc, Shim: "containerd-shim-stockade-v1", Guard: guard, Containerd: containerd, Beside: filepath.Dir(guard),
 	})
 	d.limits = features.Limits()
 	d.guarantees, d.refused = typicalGuarantees(d.target)

@@ -13,9 +13,11 @@ import (
 // The guarantees' notes have what depends on the node and the profile.
 var notCovered = []string{
 	"network: listen and connect rules are read and checked, and enforced by nothing",
-	"inside a declared writable folder: unlink, rename, link, mkdir, chmod and truncate by path",
+	"directories, devices, FIFOs, terminals and what is in /proc: opens of these are not seen",
+	"inside a folder of which some is declared writable: unlink, rename, mkdir, chmod and the like are seen and stopped, but who changes the path of such a call while it is looked at gets through",
+	"capabilities that are not declared: the kernel refuses, and nobody is told",
 	"what a declared program does by what it may: an interpreter that may read a file may run it as a script",
-	"listing folders, and metadata (stat, access)",
+	"metadata (stat, access)",
 	"files in mounts that are made after the start, where a profile declares what it takes to make them",
 	"what is executed from a memfd, where a profile declares memfd_create",
 	"the kernel itself: a container that exploits it is out of everything's reach",
@@ -134,7 +136,13 @@ func (a *app) printLimits(list []features.Limit) {
 		if l.Low {
 			state = a.paint(red, "low")
 		}
-		t.row(state, l.Name, amount(l.Use), amount(l.Max), l.Detail)
+		for i, line := range wrap(l.Detail, 60) {
+			if i == 0 {
+				t.row(state, l.Name, amount(l.Use), amount(l.Max), line)
+			} else {
+				t.row(a.paint(plain, ""), "", "", "", line)
+			}
+		}
 		if l.Fix != "" {
 			t.row(a.paint(plain, ""), "", "", "", "do:  "+l.Fix)
 		}

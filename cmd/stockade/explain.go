@@ -62,7 +62,7 @@ process belongs to a kubectl exec or an exec probe; --session --exec without
   stockade profile explain redis.yaml --exec /usr/sbin/gosu --from /usr/local/bin/docker-entrypoint.sh --uid 0
   stockade profile explain redis.yaml --exec /usr/local/bin/redis-cli --session
   stockade profile explain redis --write /data/x --json`,
-		Args: cobra.ExactArgs(1),
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.explain(cmd, args[0], &q) },
 	}
 	f := cmd.Flags()
@@ -226,7 +226,7 @@ func (x *explanation) notes() []string {
 	case x.access.Kind == profiles.Capability:
 		notes = append(notes, "the kernel refuses by itself: "+g.Note)
 	case x.access.Kind == profiles.Write && x.plan.Seal && !x.writable():
-		notes = append(notes, "what is not declared writable is mounted read-only: the kernel refuses first (EROFS), and nothing is reported or killed")
+		notes = append(notes, "what is not declared writable is mounted read-only: the kernel refuses the call as well, even if its path is changed while it is looked at")
 	}
 	return notes
 }

@@ -87,14 +87,25 @@ func firstOf(a, b string) string {
 	return b
 }
 
-// commandLine joins arguments so that they can be told apart.
+// commandLine joins arguments so that they can be told apart. A program that
+// writes its title over its arguments leaves empty ones behind: they are counted.
 func commandLine(args []string) string {
+	empty := 0
+	for empty < len(args) && args[len(args)-1-empty] == "" {
+		empty++
+	}
+	if empty < 3 {
+		empty = 0
+	}
 	var out []string
-	for _, arg := range args {
+	for _, arg := range args[:len(args)-empty] {
 		if arg == "" || strings.ContainsAny(arg, " '\"") {
 			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 		}
 		out = append(out, arg)
+	}
+	if empty > 0 {
+		out = append(out, fmt.Sprintf("(and %d empty arguments)", empty))
 	}
 	return strings.Join(out, " ")
 }

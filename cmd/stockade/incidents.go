@@ -92,6 +92,9 @@ func (a *app) incidentLs(f incident.Filter) error {
 		t.row(a.paint(actionColor(inc.Action), safe(inc.Action)), inc.ID, short(safe(inc.Container)), podOf(inc), safe(inc.Profile), what(inc))
 	}
 	t.flush()
+	if len(list) == 0 && len(damaged) == 0 {
+		a.complain([]string{"no such incidents in " + cfg.Incidents})
+	}
 	a.complain(texts(damaged))
 	return nil
 }
@@ -127,7 +130,7 @@ func (a *app) incidentShowCmd() *cobra.Command {
 		Long:  "show prints one incident. The beginning of an ID is enough if no other begins so.\n" + exitHelp("there is no such incident"),
 		Example: `  stockade incident show 20261123-185412.123456-9f3a61c2
   stockade incident show 20261123-1854 --json`,
-		Args: cobra.ExactArgs(1),
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cfg, err := a.config()
 			if err != nil {

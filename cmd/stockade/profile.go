@@ -32,7 +32,7 @@ at here; doctor does that for the store.
 ` + exitHelp("something is wrong; all of it has been printed"),
 		Example: `  stockade profile check redis.yaml
   stockade profile check --target node /etc/stockade/profiles.d`,
-		Args: cobra.MinimumNArgs(1),
+		Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error { return a.check(args, choice) },
 	}
 	cmd.Flags().StringVar(&choice, "target", "full", targetHelp)

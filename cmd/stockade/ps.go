@@ -56,6 +56,9 @@ func (a *app) ps(whole bool) error {
 			Damaged []string `json:"damaged,omitempty"`
 		}{list, texts(damaged)})
 	}
+	if len(list) == 0 && len(damaged) == 0 {
+		a.complain([]string{"no protected container runs here (" + cfg.State + ")"})
+	}
 	if whole {
 		a.printTasks(list, func(s string) string { return s })
 	} else {

@@ -73,7 +73,13 @@ func (a *app) printGuarantees(list []guarantee) {
 		if by == "" {
 			by = "-"
 		}
-		t.row(a.paint(levelColor[g.Level], g.Level), g.Kind, by, mark)
+		for i, line := range wrap(by, 44) {
+			if i == 0 {
+				t.row(a.paint(levelColor[g.Level], g.Level), g.Kind, line, mark)
+			} else {
+				t.row(a.paint(plain, ""), "", line)
+			}
+		}
 	}
 	t.flush()
 	for i, note := range notes {

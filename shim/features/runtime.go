@@ -1,21 +1,20 @@
 package features
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pelletier/go-toml/v2"
 
 	"github.com/stockade-dev/stockade/profiles"
 )
@@ -191,6 +190,7 @@ func atLeast(version string, major, minor int) bool {
 type containerd struct {
 	Handler    string // name of the runtime handler
 	BinaryName string // the runc it is to use
+	file       string // where it stands
 }
 
 // containerdConfig looks for our runtime in containerd's configuration. A file
@@ -200,7 +200,7 @@ func containerdConfig(path string) (containerd, Check) {
 		Name: "containerd's runtime handler", Has: profiles.No,
 		Fix: "for Kubernetes: a runtime handler with runtime_type = \"" + shimType + "\" in " + path + " and a RuntimeClass of its name",
 	}
-	file, err := os.Open(path)
+	conf, err := scanContainerd(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.Detail = path + " does not exist; `ctr run --runtime " + shimType + "` needs none"
 		return containerd{}, c
@@ -209,47 +209,65 @@ func containerdConfig(path string) (containerd, Check) {
 		c.Has, c.Detail = profiles.Unknown, err.Error()
 		return containerd{}, c
 	}
-	defer file.Close()
-	conf := scanRuntime(io.LimitReader(file, 1<<20))
 	if conf.Handler == "" {
-		c.Detail = path + " has no runtime of type " + shimType + " (files it imports are not read)"
+		c.Detail = "neither " + path + " nor what it imports has a runtime of type " + shimType
 		return conf, c
 	}
-	c.Has, c.Fix, c.Detail = profiles.Yes, "", fmt.Sprintf("%q in %s", conf.Handler, path)
+	c.Has, c.Fix, c.Detail = profiles.Yes, "", fmt.Sprintf("%q in %s", conf.Handler, conf.file)
 	return conf, c
 }
 
-var (
-	tableLine = regexp.MustCompile(`^\s*\[\s*(.*?)\s*\]\s*(?:#.*)?$`)
-	keyLine   = regexp.MustCompile(`^\s*(\w+)\s*=\s*["']([^"']*)["']`)
-	handler   = regexp.MustCompile(`\.runtimes\.["']?([^."']+)["']?(\.options)?$`)
-)
-
-// scanRuntime finds the runtime whose runtime_type is ours. It reads line by
-// line what containerd's own configuration looks like; TOML that puts tables
-// inline is not understood, and then simply not found.
-func scanRuntime(r io.Reader) containerd {
-	var found containerd
-	binaries := map[string]string{}
-	table := ""
-	for lines := bufio.NewScanner(r); lines.Scan(); {
-		line := lines.Text()
-		if m := tableLine.FindStringSubmatch(line); m != nil {
-			table = m[1]
-			continue
+// scanContainerd finds the runtime whose runtime_type is ours, in a file or, as
+// containerd does, in what that file imports. Imports of imports are not read.
+func scanContainerd(path string) (containerd, error) {
+	found, imports, err := readContainerd(path)
+	if err != nil || found.Handler != "" {
+		return found, err
+	}
+	for _, pattern := range imports {
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(filepath.Dir(path), pattern)
 		}
-		m := keyLine.FindStringSubmatch(line)
-		h := handler.FindStringSubmatch(table)
-		if m == nil || h == nil {
-			continue
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			return containerd{}, fmt.Errorf("%s: imports %q: %w", path, pattern, err)
 		}
-		switch {
-		case m[1] == "runtime_type" && m[2] == shimType && h[2] == "":
-			found.Handler = h[1]
-		case m[1] == "BinaryName":
-			binaries[h[1]] = m[2]
+		for _, file := range files {
+			if found, _, err := readContainerd(file); err != nil || found.Handler != "" {
+				return found, err
+			}
 		}
 	}
-	found.BinaryName = binaries[found.Handler]
-	return found
+	return containerd{}, nil
+}
+
+// readContainerd reads one file. The table with the runtimes is that of the CRI
+// plugin, which has another name in configurations of version 2.
+func readContainerd(path string) (found containerd, imports []string, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return found, nil, err
+	}
+	var conf struct {
+		Imports []string
+		Plugins map[string]struct {
+			Containerd struct {
+				Runtimes map[string]struct {
+					Type    string `toml:"runtime_type"`
+					Options struct{ BinaryName string }
+				}
+			}
+		}
+	}
+	if err := toml.Unmarshal(data, &conf); err != nil {
+		return found, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, plugin := range conf.Plugins {
+		for name, r := range plugin.Containerd.Runtimes {
+			if r.Type == shimType {
+				return containerd{Handler: name, BinaryName: r.Options.BinaryName, file: path}, nil, nil
+			}
+		}
+	}
+	return found, conf.Imports, nil
 }

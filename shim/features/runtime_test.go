@@ -2,6 +2,7 @@ package features
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,21 +71,29 @@ func TestContainerdConfig(t *testing.T) {
   pod_annotations = ["stockade.dev/*"]
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.stockade.options]
   BinaryName = "/opt/runc"
-`, containerd{"stockade", "/opt/runc"}},
-		{"version 2", "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.\"fenced\"]\nruntime_type = \"io.containerd.stockade.v1\"\n", containerd{"fenced", ""}},
+`, containerd{Handler: "stockade", BinaryName: "/opt/runc"}},
+		{"version 2", "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.\"fenced\"]\nruntime_type = \"io.containerd.stockade.v1\"\n", containerd{Handler: "fenced"}},
+		{"inline", "plugins = {x = {containerd = {runtimes = {s = {runtime_type = 'io.containerd.stockade.v1'}}}}}", containerd{Handler: "s"}},
 		{"commented out", "[plugins.x.containerd.runtimes.a]\n# runtime_type = \"io.containerd.stockade.v1\"\n", containerd{}},
 		{"other table", "[plugins.x.other.a]\nruntime_type = \"io.containerd.stockade.v1\"\n", containerd{}},
 		{"empty", "", containerd{}},
 	} {
-		if got := scanRuntime(strings.NewReader(tc.text)); got != tc.want {
-			t.Errorf("%s: %+v, want %+v", tc.name, got, tc.want)
+		file := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if tc.want.Handler != "" {
+			tc.want.file = file
+		}
+		if got, err := scanContainerd(file); err != nil || got != tc.want {
+			t.Errorf("%s: %+v, %v, want %+v", tc.name, got, err, tc.want)
 		}
 	}
 	path := filepath.Join(t.TempDir(), "config.toml")
 	if _, c := containerdConfig(path); c.Has != profiles.No || !strings.Contains(c.Detail, "does not exist") {
 		t.Errorf("missing: %+v", c)
 	}
-	if err := os.WriteFile(path, []byte("[a.runtimes.s]\nruntime_type = \"io.containerd.stockade.v1\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("[plugins.a.containerd.runtimes.s]\nruntime_type = \"io.containerd.stockade.v1\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, c := containerdConfig(path); c.Has != profiles.Yes || c.Fix != "" || c.Needed {
@@ -92,10 +101,30 @@ func TestContainerdConfig(t *testing.T) {
 	}
 }
 
+func TestContainerdConfigImports(t *testing.T) {
+	dir := t.TempDir()
+	main, dropIn := filepath.Join(dir, "config.toml"), filepath.Join(dir, "conf.d", "stockade.toml")
+	err := errors.Join(os.Mkdir(filepath.Dir(dropIn), 0o700),
+		os.WriteFile(main, []byte("version = 3\nimports = ['conf.d/*.toml']\n"), 0o600),
+		os.WriteFile(dropIn, []byte("[plugins.a.containerd.runtimes.s]\nruntime_type = 'io.containerd.stockade.v1'\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := scanContainerd(main); err != nil || got != (containerd{Handler: "s", file: dropIn}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := os.WriteFile(dropIn, []byte("[plugins"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, c := containerdConfig(main); c.Has != profiles.Unknown || !strings.Contains(c.Detail, dropIn) {
+		t.Errorf("not TOML: %+v", c)
+	}
+}
+
 func TestRuntimeUsesTheRuncOfContainerd(t *testing.T) {
 	path := fakeRunc(t, newRunc)
 	conf := filepath.Join(t.TempDir(), "config.toml")
-	text := "[a.runtimes.s]\nruntime_type = \"io.containerd.stockade.v1\"\n[a.runtimes.s.options]\nBinaryName = \"" + path + "\"\n"
+	text := "[plugins.a.containerd.runtimes.s]\nruntime_type = \"io.containerd.stockade.v1\"\n[plugins.a.containerd.runtimes.s.options]\nBinaryName = \"" + path + "\"\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

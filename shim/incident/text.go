@@ -54,7 +54,7 @@ func isSafe(s string) bool {
 // Cause says in one line what happened, for the container's termination
 // message and the log:
 //
-//	stockade: killed: exec /bin/sh is not declared (profile redis, rule to add: spec.allow.exec: ["/bin/sh"])
+//	stockade: killed: exec /bin/sh is not declared (profile redis, to allow it: spec.allow.exec: ["/bin/sh"])
 //
 // The line is safe for a terminal and at most about a kilobyte long.
 func Cause(inc *Incident) string {
@@ -76,9 +76,9 @@ func Cause(inc *Incident) string {
 	if inc.Rule != "" {
 		b.WriteString(", rule " + shorten(Safe(inc.Rule), 200))
 	}
-	if inc.Suggestion != "" {
+	if inc.Suggestion != "" && inc.Suggestion != "without "+inc.Rule { // which says no more than the rule itself
 		if s := Safe(inc.Suggestion); len(s) <= 400 {
-			b.WriteString(", rule to add: " + s)
+			b.WriteString(", to allow it: " + s)
 		}
 	}
 	b.WriteString(")")

@@ -49,15 +49,15 @@ func TestCause(t *testing.T) {
 		change func(*Incident)
 		want   string
 	}{
-		{"not declared", func(*Incident) {}, `stockade: killed: exec /bin/sh is not declared (profile redis, rule to add: spec.allow.exec: ["/bin/sh"])`},
-		{"no reason", func(i *Incident) { i.Reason = "" }, `stockade: killed: exec /bin/sh is not declared (profile redis, rule to add: spec.allow.exec: ["/bin/sh"])`},
+		{"not declared", func(*Incident) {}, `stockade: killed: exec /bin/sh is not declared (profile redis, to allow it: spec.allow.exec: ["/bin/sh"])`},
+		{"no reason", func(i *Incident) { i.Reason = "" }, `stockade: killed: exec /bin/sh is not declared (profile redis, to allow it: spec.allow.exec: ["/bin/sh"])`},
 		{"denying rule", func(i *Incident) {
-			i.Action, i.Rule, i.Reason, i.Suggestion = Denied, "redis.yaml:14: deny.read /etc/shadow", "denied by a deny rule", ""
+			i.Action, i.Rule, i.Reason, i.Suggestion = Denied, "redis.yaml:14: deny.read /etc/shadow", "denied by a deny rule", "without redis.yaml:14: deny.read /etc/shadow"
 			i.Access = Access{Kind: "read", Path: "/etc/shadow"}
 		}, `stockade: denied: read /etc/shadow: denied by a deny rule (profile redis, rule redis.yaml:14: deny.read /etc/shadow)`},
 		{"syscall in a session", func(i *Incident) {
 			i.Access, i.Session, i.Suggestion = Access{Kind: "syscall", Syscall: "keyctl"}, true, `spec.allow.syscalls: ["keyctl"]`
-		}, `stockade: killed: syscall keyctl is not declared in an exec session (profile redis, rule to add: spec.allow.syscalls: ["keyctl"])`},
+		}, `stockade: killed: syscall keyctl is not declared in an exec session (profile redis, to allow it: spec.allow.syscalls: ["keyctl"])`},
 		{"escape sequences", func(i *Incident) { i.Access.Path, i.Suggestion = "/tmp/\x1b]0;x\x07\n", "" }, `stockade: killed: exec /tmp/\x1b]0;x\a\n is not declared (profile redis)`},
 		{"losses only", func(i *Incident) { *i = Incident{Action: Lost, Lost: 4} }, "stockade: 4 incidents could not be written"},
 	} {
