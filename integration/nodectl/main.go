@@ -58,28 +58,36 @@ func clean(root, dir string) error {
 var samples = []string{"pause", "redis", "nginx", "tools", "probe"}
 
 func up(ctx context.Context, root, dir string) error {
-	if address, ok := node.Running(dir); ok {
+	if _, ok := node.Running(dir); ok {
 		fmt.Println("the node is up already")
-		usage(root, dir, address)
+		usage(dir)
 		return nil
 	}
 	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-stockade-v1", "stockade-guard")
 	if err != nil {
 		return err
 	}
-	// ctr's own namespace, so that no command needs -n.
-	n, err := node.Start(ctx, node.Config{Dir: dir, Bin: []string{bin}, Namespace: "default"})
+	// A namespace of its own: runc keeps the containers of the namespace "default" of every containerd in one folder.
+	n, err := node.Start(ctx, node.Config{Dir: dir, Bin: []string{bin}})
 	if err != nil {
 		return err
 	}
-	if err := fill(ctx, root, n); err != nil {
+	if err := errors.Join(fill(ctx, root, n), os.WriteFile(filepath.Join(dir, "env"), []byte(environment(n, bin)), 0o600)); err != nil {
 		return errors.Join(err, n.Stop(ctx))
 	}
 	if err := n.Detach(); err != nil {
 		return err
 	}
-	usage(root, dir, n.Address())
+	usage(dir)
 	return nil
+}
+
+// environment is what a shell sources so that ctr and stockade talk to the node without further arguments.
+func environment(n *node.Node, bin string) string {
+	return fmt.Sprintf(`export CONTAINERD_ADDRESS=%s CONTAINERD_NAMESPACE=%s CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
+export STOCKADE_CONFIG=%s
+export PATH=%s:$PATH
+`, n.Address(), n.Namespace, n.StockadeConfig(), bin)
 }
 
 func fill(ctx context.Context, root string, n *node.Node) error {
@@ -111,19 +119,18 @@ func fill(ctx context.Context, root string, n *node.Node) error {
 	return nil
 }
 
-func usage(root, dir, address string) {
+func usage(dir string) {
 	fmt.Printf(`
-A private containerd runs in %[2]s, with images %[4]q.
-Profiles are read from %[2]s/profiles.d, a copy of contrib/profiles; incidents go to %[2]s/incidents.
+A private containerd runs in %[1]s, with images %[2]q.
+Profiles are read from %[1]s/profiles.d, a copy of contrib/profiles; incidents go to %[1]s/incidents.
 
-  export STOCKADE_CONFIG=%[2]s/config.yaml
-  alias ctr='%[1]s/bin/ctr -a %[3]s'
-  ctr run -d --runtime io.containerd.stockade.v1 --annotation stockade.dev/profile=redis %[5]s r1
+  . %[1]s/env
+  ctr run -d --runtime io.containerd.stockade.v1 --annotation stockade.dev/profile=redis %[3]s r1
   ctr task exec --exec-id e1 r1 /usr/bin/redis-cli ping
   ctr task exec --exec-id e2 r1 /bin/sh -c id
-  %[1]s/bin/stockade incident ls
+  stockade incident ls
   ctr task rm -f r1; ctr container rm r1
 
-make node-down ends it and removes %[2]s.
-`, root, dir, address, samples, image.Ref("redis"))
+make node-down ends it and removes %[1]s.
+`, dir, samples, image.Ref("redis"))
 }
