@@ -2,6 +2,8 @@ package shim
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -169,14 +171,21 @@ func raiseGroups() error {
 	return os.WriteFile(maxUserGroups, []byte(strconv.Itoa(next)), 0o644)
 }
 
-// socketDir is where a container's listener socket goes: a path short enough for sun_path (unix(7)).
-func (e *engine) socketDir() (string, error) {
-	base := filepath.Join(e.cfg.State, "n")
+// socketDir makes the folder for the listener's socket of one container: a path short enough for sun_path (unix(7)),
+// and one that whoever cleans up after a dead shim finds again.
+func socketDir(state, namespace, id string) (string, error) {
+	dir := socketPath(state, namespace, id)
+	if err := os.RemoveAll(dir); err != nil { // of a shim that has died
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+func socketPath(state, namespace, id string) string {
+	base := filepath.Join(state, "n")
 	if len(base) > 60 {
 		base = "/run/stockade/n"
 	}
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return "", err
-	}
-	return os.MkdirTemp(base, "")
+	sum := sha256.Sum256([]byte(state + "\x00" + namespace + "\x00" + id))
+	return filepath.Join(base, hex.EncodeToString(sum[:10]))
 }

@@ -74,7 +74,7 @@ func (f *fence) mountRoot(rootfs []*types.Mount) (err error) {
 
 // prepare edits the bundle and opens the socket at which the runtime will hand over its seccomp listener.
 func (f *fence) prepare() (err error) {
-	if f.sockets, err = f.engine.socketDir(); err != nil {
+	if f.sockets, err = socketDir(f.engine.cfg.State, f.task.namespace, f.task.id); err != nil {
 		return err
 	}
 	socket := filepath.Join(f.sockets, "s")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
@@ -98,6 +99,7 @@ func (m Manager) Stop(ctx context.Context, id string) (containerd.StopStatus, er
 	ns, nsErr := namespaces.NamespaceRequired(ctx)
 	if cfg, cfgErr := config.Load(""); cfgErr == nil && nsErr == nil {
 		_ = state.Remove(cfg.State, ns, id) // only what `stockade ps` shows
+		_ = os.RemoveAll(socketPath(cfg.State, ns, id))
 	}
 	return status, err
 }
