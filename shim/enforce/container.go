@@ -43,6 +43,7 @@ type Container struct {
 	uids    []idRange
 	mountNS identity
 	hashes  hashCache
+	uring   bool // io_uring is open to the container
 	table   table
 
 	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
@@ -64,6 +65,7 @@ func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 			c.close()
 		}
 	}()
+	c.uring = cfg.Plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: "io_uring_setup"}).Allowed()
 	if c.cg, err = cgroup.Open(cfg.Init); err != nil {
 		return nil, fmt.Errorf("container's cgroup: %w", err)
 	}

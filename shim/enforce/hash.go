@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,10 @@ type version struct {
 func versionOf(st *unix.Stat_t) version {
 	return version{identity{st.Dev, st.Ino}, st.Size, st.Mtim, st.Ctim}
 }
+
+// settled is how old a file's last change must be for its times to tell a next change apart: the kernel's clock for
+// them ticks every few milliseconds (before Linux 6.13, and on some file systems since), and a clock may be set back.
+const settled = 2 * time.Second
 
 // hashCache remembers the sha256 of files, so that each version is read once. The zero cache is ready.
 type hashCache struct {
@@ -56,6 +61,9 @@ func (h *hashCache) read(fd int) (string, error) {
 		return "", fmt.Errorf("the file changed while it was read")
 	}
 	s := hex.EncodeToString(sum.Sum(nil))
+	if ctime := time.Unix(before.Ctim.Unix()); time.Since(ctime) < settled {
+		return s, nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.sums == nil || len(h.sums) > 1024 {

@@ -77,7 +77,7 @@ func (j *judgement) unknown() (done bool, err error) {
 	}
 	// An orphan that was handed to somebody outside the container runs a program that was admitted. What does not is the
 	// runtime on its way to an exec session, and its word about that is on the way.
-	exe, err := j.proc.Exe(j.th.TGID)
+	exe, err := j.proc.Exe(j.th.TID)
 	if err == nil && !j.c.table.known(identity{exe.Dev, exe.Ino}) && !j.late {
 		err = errNotYet
 	}
@@ -100,7 +100,7 @@ func (j *judgement) object() error {
 // subject looks at the program that tries. A process that runs a file nobody admitted became it behind our back.
 func (j *judgement) subject() error {
 	var err error
-	if j.exe, err = j.proc.Exe(j.th.TGID); err != nil {
+	if j.exe, err = j.proc.Exe(j.th.TID); err != nil {
 		return err
 	}
 	s := profiles.Subject{Exe: j.exe.Path, UID: j.c.uid(j.th.UID), Session: j.self.session}
@@ -118,7 +118,7 @@ func (j *judgement) subject() error {
 
 // open judges an open that is not part of an exec.
 func (j *judgement) open() error {
-	sys, err := j.proc.Syscall(j.ev.TID)
+	sys, err := j.syscall()
 	if err != nil {
 		return err
 	}
@@ -134,6 +134,18 @@ func (j *judgement) open() error {
 	j.flags = uint64(flags)
 	j.access.Kind = j.openKind(flags, known)
 	return j.decide()
+}
+
+// syscall is what the thread is blocked in. What io_uring opens says nothing about that: the kernel does it beside, or
+// by a thread that has the registers of the one that it was made for.
+func (j *judgement) syscall() (procfs.Syscall, error) {
+	sys, err := j.proc.Syscall(j.ev.TID)
+	if err == nil && j.c.uring {
+		if own, ok := j.proc.OpensItself(j.ev.TID); !own || !ok {
+			return procfs.Syscall{}, nil
+		}
+	}
+	return sys, err
 }
 
 // openKind tells reading from writing by the flags in the blocked thread's own registers. Where they are not there

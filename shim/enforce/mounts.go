@@ -47,7 +47,9 @@ func (c *Container) readMounts(tmpfs []string) error {
 		return fmt.Errorf("mounts of the container: %w", err)
 	}
 	var rootDev [2]int
+	on := map[string]int{} // how many mounts lie on a place
 	for _, i := range infos {
+		on[path.Clean(i.Mountpoint)]++
 		if i.Mountpoint == "/" { // the last one is on top
 			rootDev = [2]int{i.Major, i.Minor}
 		}
@@ -58,7 +60,8 @@ func (c *Container) readMounts(tmpfs []string) error {
 		m.readOnly = hasOption(i.Options, "ro") || hasOption(i.VFSOptions, "ro")
 		m.image = [2]int{i.Major, i.Minor} == rootDev
 		ownOverlay := m.image && i.FSType == "overlay"
-		ownTmpfs := i.FSType == "tmpfs" && slices.Contains(tmpfs, m.dest)
+		// With links in the image another tmpfs, the host's, could have come to lie on the place of one of ours.
+		ownTmpfs := i.FSType == "tmpfs" && i.Root == "/" && on[m.dest] == 1 && slices.Contains(tmpfs, m.dest)
 		m.private, m.whole = ownOverlay || ownTmpfs, ownOverlay || ownTmpfs
 		m.noexec = hasOption(i.Options, "noexec")
 		if m.seen = !slices.Contains(unwatched, i.FSType); m.seen {

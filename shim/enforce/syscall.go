@@ -66,7 +66,7 @@ func (c *Container) carryOut(verdict profiles.Verdict, a profiles.Access, call C
 // callAccess is a call as an access, with what is known of its subject.
 func (c *Container) callAccess(call Call, th procfs.Thread) (a profiles.Access, self program, err error) {
 	a = profiles.Access{Kind: profiles.Syscall, Name: call.Name, Notified: true}
-	exe, err := c.proc.Exe(th.TGID)
+	exe, err := c.proc.Exe(th.TID) // the leader may have ended
 	if err != nil {
 		return a, self, err
 	}

@@ -2,11 +2,8 @@ package enforce
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"path"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +18,11 @@ const (
 	makes    effect = iota // a name that must not be there yet
 	removes                // a name that is there; a link in its place is not followed
 	replaces               // a name, there or not
-	changes                // what the name leads to
+	changes                // what the name leads to: only its owner may
 	changesLink
+	writes // what the name leads to, its content
+	writesLink
+	aliases // makes another name for it
 	opens
 	executes
 )
@@ -44,15 +44,16 @@ var watchedCalls = map[string][]operand{
 	"rename":    {{-1, 0, removes, -1}, {-1, 1, replaces, -1}},
 	"renameat":  {{0, 1, removes, -1}, {2, 3, replaces, -1}},
 	"renameat2": {{0, 1, removes, -1}, {2, 3, replaces, -1}},
-	"link":      {{-1, 1, makes, -1}}, "linkat": {{2, 3, makes, -1}},
-	"symlink": {{-1, 1, makes, -1}}, "symlinkat": {{1, 2, makes, -1}},
+	"link":      {{-1, 0, aliases, -1}, {-1, 1, makes, -1}},
+	"linkat":    {{0, 1, aliases, 4}, {2, 3, makes, -1}},
+	"symlink":   {{-1, 1, makes, -1}}, "symlinkat": {{1, 2, makes, -1}},
 	"mkdir": {{-1, 0, makes, -1}}, "mkdirat": {{0, 1, makes, -1}},
 	"mknod": {{-1, 0, makes, -1}}, "mknodat": {{0, 1, makes, -1}},
 	"chmod": {{-1, 0, changes, -1}}, "fchmodat": {{0, 1, changes, -1}}, "fchmodat2": {{0, 1, changes, 3}},
 	"chown": {{-1, 0, changes, -1}}, "lchown": {{-1, 0, changesLink, -1}}, "fchownat": {{0, 1, changes, 4}},
-	"truncate": {{-1, 0, changes, -1}},
-	"setxattr": {{-1, 0, changes, -1}}, "lsetxattr": {{-1, 0, changesLink, -1}},
-	"removexattr": {{-1, 0, changes, -1}}, "lremovexattr": {{-1, 0, changesLink, -1}},
+	"truncate": {{-1, 0, writes, -1}},
+	"setxattr": {{-1, 0, writes, -1}}, "lsetxattr": {{-1, 0, writesLink, -1}},
+	"removexattr": {{-1, 0, writes, -1}}, "lremovexattr": {{-1, 0, writesLink, -1}},
 	"execve": {{-1, 0, executes, -1}}, "execveat": {{0, 1, executes, 4}},
 }
 
@@ -94,158 +95,127 @@ func (c *Container) attempt(call Call, o operand) (profiles.Access, error) {
 	if o.effect == opens && call.Name == "creat" {
 		flags = unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC
 	}
-	base, err := c.base(call, o, name)
-	if err != nil {
-		return a, err
-	}
-	l := lookup{c: c, tid: call.TID, name: path.Join("/", base) + "/" + name}
-	if strings.HasPrefix(name, "/") {
-		l.name = name
+	l := lookup{c: c, tid: call.TID, name: name, at: unix.AT_FDCWD}
+	if o.dir >= 0 {
+		l.at = int(int32(call.Args[o.dir]))
 	}
 	return l.judge(o.effect, flags)
 }
 
-// attemptByFD is the execution of an open file, execveat(fd, "", AT_EMPTY_PATH).
+// attemptByFD is about an open file: execveat(fd, "", AT_EMPTY_PATH), and linkat likewise.
 func (c *Container) attemptByFD(call Call, o operand, flags int) (profiles.Access, error) {
-	if o.effect != executes || flags&unix.AT_EMPTY_PATH == 0 || o.dir < 0 {
+	if o.effect != executes && o.effect != aliases || flags&unix.AT_EMPTY_PATH == 0 || o.dir < 0 {
 		return profiles.Access{}, errUnseen
 	}
-	link := fmt.Sprintf("/proc/%d/fd/%d", call.TID, int32(call.Args[o.dir]))
-	fd, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)
+	l := lookup{c: c, tid: call.TID, at: int(int32(call.Args[o.dir]))}
+	fd, err := l.base()
 	if err != nil {
 		return profiles.Access{}, err
 	}
-	l := lookup{c: c, tid: call.TID}
-	f, err := l.found(fd)
+	defer unix.Close(fd)
+	f, err := l.look(fd)
 	if err != nil {
 		return profiles.Access{}, err
+	}
+	if o.effect == aliases {
+		return l.aliasFound(f)
 	}
 	return l.execFound(f)
 }
 
-// base is the directory that a relative name starts from, as the container sees it.
-func (c *Container) base(call Call, o operand, name string) (string, error) {
-	if strings.HasPrefix(name, "/") {
-		return "", nil
-	}
-	link := fmt.Sprintf("/proc/%d/cwd", call.TID)
-	if o.dir >= 0 && int32(call.Args[o.dir]) != unix.AT_FDCWD {
-		link = fmt.Sprintf("/proc/%d/fd/%d", call.TID, int32(call.Args[o.dir]))
-	}
-	dir, err := os.Readlink(link)
-	if err != nil || !path.IsAbs(dir) {
-		return "", errUnseen
-	}
-	return dir, nil
-}
-
-// lookup resolves one name in the container, for the thread that used it.
-type lookup struct {
-	c    *Container
-	tid  int
-	name string
-}
-
-// found is what a name leads to.
-type found struct {
-	path  string
-	mount *mount
-	st    unix.Statx_t
-}
-
-func (l *lookup) find(name string, flags uint64) (*found, error) {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(l.c.root, name, how)
-	if err != nil {
-		return nil, err
-	}
-	return l.found(fd)
-}
-
-// found looks at what fd is, and closes it.
-func (l *lookup) found(fd int) (_ *found, err error) {
-	defer unix.Close(fd)
-	f := &found{}
-	const want = unix.STATX_MNT_ID | unix.STATX_TYPE | unix.STATX_MODE | unix.STATX_UID | unix.STATX_GID
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, want, &f.st); err != nil {
-		return nil, err
-	}
-	if f.mount = l.c.mounts[f.st.Mnt_id]; f.mount == nil || !f.mount.seen {
-		return nil, errUnseen
-	}
-	f.path, err = l.c.proc.FDPath(fd)
-	return f, err
-}
-
 func (l *lookup) judge(e effect, flags int) (profiles.Access, error) {
+	follow := flags&unix.AT_SYMLINK_NOFOLLOW == 0
 	switch e {
 	case opens:
 		return l.open(flags)
 	case executes:
-		return l.exec(flags)
-	case makes:
-		if _, err := l.find(l.name, unix.O_NOFOLLOW); !errors.Is(err, unix.ENOENT) {
-			return profiles.Access{}, errUnseen // EEXIST
-		}
-		return l.entry()
-	case removes:
-		if _, err := l.find(l.name, unix.O_NOFOLLOW); err != nil {
-			return profiles.Access{}, err // ENOENT
-		}
-		return l.entry()
-	case replaces:
-		return l.entry()
-	case changesLink:
-		return l.change(unix.O_NOFOLLOW)
+		return l.exec(follow)
+	case aliases:
+		return l.alias(flags&unix.AT_SYMLINK_FOLLOW != 0)
+	case changesLink, writesLink:
+		return l.change(false, e == writesLink)
+	case changes, writes:
+		return l.change(follow, e == writes)
 	}
-	if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
-		return l.change(unix.O_NOFOLLOW)
+	p, err := l.place(false)
+	if err != nil {
+		return profiles.Access{}, err
 	}
-	return l.change(0)
+	defer p.close()
+	if e == makes && p.fd >= 0 || e == removes && p.fd < 0 {
+		return profiles.Access{}, errUnseen // EEXIST, ENOENT
+	}
+	return l.entry(p)
 }
 
 // entry is a change of a directory: of the name in it.
-func (l *lookup) entry() (profiles.Access, error) {
-	name := strings.TrimRight(l.name, "/")
-	dir, err := l.find(path.Dir(name)+"/", unix.O_DIRECTORY)
+func (l *lookup) entry(p *place) (profiles.Access, error) {
+	if p.last == "" {
+		return profiles.Access{}, errUnseen // a directory by "." or "..": EINVAL, EBUSY, ENOTEMPTY
+	}
+	dir, err := l.look(p.dir)
 	if err != nil {
 		return profiles.Access{}, err
 	}
-	last := name[strings.LastIndexByte(name, '/')+1:]
-	if last == "" || last == "." || last == ".." {
-		return profiles.Access{}, errUnseen
-	}
-	return l.write(path.Join(dir.path, last), func() bool { return l.may(dir, 2) })
+	return l.write(path.Join(dir.path, p.last), func() bool { return l.may(dir, 2) })
 }
 
 // change is a change of what is there: its owner's alone, but for its content.
-func (l *lookup) change(flags uint64) (profiles.Access, error) {
-	f, err := l.find(l.name, flags)
+func (l *lookup) change(follow, content bool) (profiles.Access, error) {
+	f, err := l.find(follow)
 	if err != nil {
 		return profiles.Access{}, err
 	}
-	return l.write(f.path, func() bool { return l.owns(f) })
+	return l.write(f.path, func() bool { return l.owns(f) || content && l.may(f, 2) })
+}
+
+// alias is a further name for what is there: what may be done under the new name may be done to it. A link from one
+// mount to another fails, so what lies on a read-only one gets no name where it could be written.
+func (l *lookup) alias(follow bool) (profiles.Access, error) {
+	f, err := l.find(follow)
+	if err != nil {
+		return profiles.Access{}, err
+	}
+	return l.aliasFound(f)
+}
+
+func (l *lookup) aliasFound(f *found) (profiles.Access, error) {
+	switch {
+	case f.st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return profiles.Access{}, errUnseen // EPERM
+	case f.mount.readOnly, f.st.Nlink == 0:
+		return profiles.Access{}, errFree
+	}
+	return l.write(f.path, func() bool { return true })
 }
 
 func (l *lookup) open(flags int) (profiles.Access, error) {
-	follow := uint64(0)
-	if flags&unix.O_NOFOLLOW != 0 || flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL {
-		follow = unix.O_NOFOLLOW
+	const exclusive = unix.O_CREAT | unix.O_EXCL
+	follow := flags&unix.O_NOFOLLOW == 0 && flags&exclusive != exclusive
+	f, err := l.find(follow)
+	if errors.Is(err, unix.ENOENT) && flags&unix.O_CREAT != 0 {
+		return l.create(follow)
 	}
-	f, err := l.find(l.name, follow)
 	switch {
-	case errors.Is(err, unix.ENOENT) && flags&unix.O_CREAT != 0:
-		return l.entry()
 	case err != nil:
 		return profiles.Access{}, err
 	case flags&unix.O_TMPFILE == unix.O_TMPFILE && f.st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return l.write(path.Join(f.path, "#tmpfile"), func() bool { return l.may(f, 2) })
 	case f.st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return profiles.Access{}, errUnseen
-	case flags&(unix.O_ACCMODE|unix.O_TRUNC) == 0, flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
+	case flags&(unix.O_ACCMODE|unix.O_TRUNC) == 0, flags&exclusive == exclusive:
 		return profiles.Access{}, errUnseen // it only reads what is there, or fails because it is there
 	}
 	return l.write(f.path, func() bool { return l.may(f, 2) })
+}
+
+func (l *lookup) create(follow bool) (profiles.Access, error) {
+	p, err := l.place(follow)
+	if err != nil {
+		return profiles.Access{}, err
+	}
+	defer p.close()
+	return l.entry(p)
 }
 
 // write is a write to name, if it is not declared for everybody and the thread has the permission it takes.
@@ -260,12 +230,8 @@ func (l *lookup) write(name string, permitted func() bool) (profiles.Access, err
 }
 
 // exec is an exec that a noexec mount refuses; any other is an event for fanotify.
-func (l *lookup) exec(flags int) (profiles.Access, error) {
-	follow := uint64(0)
-	if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
-		follow = unix.O_NOFOLLOW
-	}
-	f, err := l.find(l.name, follow)
+func (l *lookup) exec(follow bool) (profiles.Access, error) {
+	f, err := l.find(follow)
 	if err != nil {
 		return profiles.Access{}, err
 	}

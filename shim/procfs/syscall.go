@@ -199,6 +199,42 @@ func (p *FS) tryInExec(tid int) (in Loader, done bool, err error) {
 	return LoaderNone, false, nil
 }
 
+// OpensItself tells, of a thread blocked in a permission event, whether it opens the file by a system call of its own,
+// so that [FS.Syscall] speaks of it. What io_uring opens is opened by a worker that has the registers of another
+// thread, or by a thread that is on its way out of whatever call. ok is false if that cannot be told.
+func (p *FS) OpensItself(tid int) (own, ok bool) {
+	try := func() (bool, error) {
+		var buf [4096]byte
+		b, err := p.read(tid, "stack", buf[:])
+		if err == nil {
+			own, ok = parseOpener(b)
+		}
+		return ok, err
+	}
+	if ok, err := try(); ok || err != nil {
+		return own, ok
+	}
+	err := settle(try)
+	return own, ok && err == nil
+}
+
+// parseOpener reads a stack as parseStack does. io_uring's functions all begin with io_.
+func parseOpener(b []byte) (own, blocked bool) {
+	own = true
+	for line := range bytes.Lines(b) {
+		_, symbol, _ := bytes.Cut(line, space)
+		switch {
+		case bytes.HasPrefix(symbol, fanotify):
+			blocked = true
+		case bytes.HasPrefix(symbol, uring):
+			own = false
+		}
+	}
+	return own, blocked
+}
+
+var uring = []byte("io_")
+
 // parseStack reads lines "[<0>] symbol+0x1/0x2", innermost first. blocked: the
 // thread waits in fanotify.
 func parseStack(b []byte) (loader Loader, blocked bool) {
