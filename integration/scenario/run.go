@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -59,7 +60,7 @@ func (s *Scenario) Run(ctx context.Context, n *node.Node, runtime string) (*Obse
 		o.refused = err.Error()
 		return o, nil
 	}
-	if err := s.drive(ctx, task, o); err != nil {
+	if err := s.drive(ctx, n, task, o); err != nil {
 		return nil, errors.Join(err, o.remove())
 	}
 	if err := task.DeleteTask(ctx); err != nil {
@@ -114,7 +115,7 @@ func (s *Scenario) options(scratch, runtime string, o *Observed) (node.RunOpts, 
 }
 
 // drive starts the sessions one after the other, ends the container as told and waits for it.
-func (s *Scenario) drive(ctx context.Context, task *node.Task, o *Observed) error {
+func (s *Scenario) drive(ctx context.Context, n *node.Node, task *node.Task, o *Observed) error {
 	for _, session := range s.Exec {
 		if err := task.WaitOutput(ctx, session.After); err != nil {
 			return err
@@ -128,6 +129,11 @@ func (s *Scenario) drive(ctx context.Context, task *node.Task, o *Observed) erro
 	if err := task.WaitOutput(ctx, s.End.After); err != nil {
 		return err
 	}
+	if s.End.Incident {
+		if err := waitIncident(ctx, n, task.ID); err != nil {
+			return err
+		}
+	}
 	if s.End.Signal != 0 {
 		// One that is dead already cannot be signalled; its exit code tells.
 		task.Kill(ctx, syscall.Signal(s.End.Signal))
@@ -135,6 +141,20 @@ func (s *Scenario) drive(ctx context.Context, task *node.Task, o *Observed) erro
 	code, err := task.Wait(ctx)
 	o.exit, o.output = code, task.Output()
 	return err
+}
+
+func waitIncident(ctx context.Context, n *node.Node, container string) error {
+	for {
+		found, _, err := incident.List(n.IncidentsDir(), incident.Filter{Container: container})
+		if err != nil || len(found) > 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no incident of %s: %w", container, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 func runSession(ctx context.Context, task *node.Task, s Session) (process, error) {

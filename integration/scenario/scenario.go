@@ -79,8 +79,9 @@ type Session struct {
 
 // End says what happens when all sessions have ended.
 type End struct {
-	After  string `yaml:"after"`  // what the container has written by then
-	Signal int    `yaml:"signal"` // sent to its first process; 0: none, it ends by itself
+	After    string `yaml:"after"`    // what the container has written by then
+	Incident bool   `yaml:"incident"` // and there has been an incident
+	Signal   int    `yaml:"signal"`   // sent to its first process; 0: none, it ends by itself
 }
 
 // Outcome is what became of a process.

@@ -74,11 +74,15 @@ static const struct op *find(const char *name)
 	return NULL;
 }
 
+static int sequence(int argc, char **argv);
+
 int run_op(int argc, char **argv)
 {
 	const struct op *o;
 	int e;
 
+	if (argc > 1 && strcmp(argv[0], "seq") == 0)
+		return sequence(argc - 1, argv + 1);
 	if (argc < 1 || (o = find(argv[0])) == NULL || argc - 1 < o->least) {
 		dprintf(2, "probe: %s: unknown, or arguments are missing\n", argc < 1 ? "" : argv[0]);
 		exit(2);
@@ -121,7 +125,5 @@ int main(int argc, char **argv)
 {
 	if (argc < 2 || strcmp(argv[1], "help") == 0)
 		return help();
-	if (strcmp(argv[1], "seq") == 0)
-		return sequence(argc - 2, argv + 2);
 	return run_op(argc - 1, argv + 1) != 0;
 }
