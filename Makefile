@@ -60,7 +60,7 @@ test-slow: build ## run the tests that take minutes (build tag "slow")
 	if [ -z "$$p" ]; then echo "no slow suite in this checkout"; else $(GOTEST) -tags slow -p 1 -timeout 60m $$p; fi
 
 lint: deps $(TOOLS)/staticcheck ## gofumpt, go vet, staticcheck
-	@f=$$($(TOOLS)/gofumpt -l $(wildcard cmd shim profiles nri integration)); \
+	@f=$$($(TOOLS)/gofumpt -l $(wildcard cmd shim profiles nri integration contrib)); \
 	if [ -n "$$f" ]; then echo "not formatted by gofumpt:"; echo "$$f"; exit 1; fi
 	go vet ./...
 	$(TOOLS)/staticcheck ./...

@@ -55,22 +55,22 @@ func (a *app) printIncident(inc *incident.Incident) {
 
 func (a *app) who(p *page, inc *incident.Incident) {
 	s := inc.Subject
-	if s.PID == 0 && s.Exe == "" {
-		return
-	}
 	p.line("program", s.Exe)
 	p.line("calls itself", s.Comm)
 	p.line("command line", commandLine(s.Cmdline))
 	p.line("directory", s.Cwd)
+	if inc.Session {
+		p.line("session", "yes: kubectl exec or an exec probe")
+	}
+	if s.PID == 0 {
+		return // a session that was refused before it had a process
+	}
 	pid := fmt.Sprint(s.PID)
 	if s.TID != 0 && s.TID != s.PID {
 		pid += fmt.Sprintf(", thread %d", s.TID)
 	}
 	p.line("pid", pid)
 	p.line("uid", fmt.Sprint(s.UID))
-	if inc.Session {
-		p.line("session", "yes: kubectl exec or an exec probe")
-	}
 	for i, parent := range inc.Parents {
 		name := "parents"
 		if i > 0 {
