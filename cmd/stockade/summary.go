@@ -77,7 +77,7 @@ func (a *app) printGuarantees(list []guarantee) {
 			if i == 0 {
 				t.row(a.paint(levelColor[g.Level], g.Level), g.Kind, line, mark)
 			} else {
-				t.row(a.paint(plain, ""), "", line)
+				t.row(a.paint(plain, ""), "", line, "")
 			}
 		}
 	}
