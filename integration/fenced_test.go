@@ -65,7 +65,7 @@ func incidentsNow(t *testing.T, n *node.Node, id string) []incident.Incident {
 func noIncident(t *testing.T, n *node.Node, task *node.Task) {
 	t.Helper()
 	for _, i := range incidentsOf(t, n, task) {
-		t.Errorf("%s: wrongly: %s\n%+v", task.ID, incident.Cause(&i), i)
+		t.Errorf("%s: wrongly: %s\n%+v\n%s", task.ID, incident.Cause(&i), i, n.LogTail())
 	}
 }
 
