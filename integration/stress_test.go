@@ -297,6 +297,7 @@ func TestOneShimManyProfiles(t *testing.T) {
 func TestStorm(t *testing.T) {
 	profile(t, shared, "storm", `
   allow: {exec: [/bin/probe, /bin/hello, /bin/dynamic, /bin/script], read: ["@image"]}
+  sessions: {allow: {exec: [/bin/dynamic]}}
 `)
 	seconds := strconv.Itoa(number("STORM", 60, 6) / 3)
 	args := []string{"/bin/probe", "seq"}
@@ -307,6 +308,20 @@ func TestStorm(t *testing.T) {
 		args = append(args, "forkexec", "256", seconds, program)
 	}
 	task := fenced(t, shared, node.RunOpts{Image: image.Ref("probe"), Profile: "storm", Args: args})
+	// Probes come in the middle of it, until it ends.
+	probes := 0
+	for strings.Count(task.Output(), " bad ") < 2 || probes == 0 {
+		out, code, err := trySession(t.Context(), task, node.ExecOpts{Args: []string{"/bin/dynamic"}})
+		if gone(task.InitPID()) {
+			break
+		}
+		if code != 0 || err != nil || !strings.Contains(out, "ran as /bin/dynamic") {
+			t.Errorf("probe %d: %q, %d, %v", probes, out, code, err)
+			break
+		}
+		probes++
+	}
+	t.Logf("%d probes meanwhile", probes)
 	code, err := task.Wait(t.Context())
 	ran := regexp.MustCompile(`ran \d+ bad \d+`).FindAllString(task.Output(), -1)
 	if code != 0 || err != nil || len(ran) != 3 {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
@@ -43,6 +44,7 @@ type RunOpts struct {
 	Stdin          io.Reader
 	HostNetwork    bool // else a network namespace of its own, with nothing but the loopback, which runc brings up
 	SpecOpts       []oci.SpecOpts
+	Remap          uint32                    // not 0: the root's files belong to users from this one on, for a user namespace
 	Prepare        func(rootfs Rootfs) error // called when the root file system exists and the task does not
 }
 
@@ -93,10 +95,14 @@ func (t *Task) create(ctx context.Context, o RunOpts) error {
 	if o.RuntimeOptions == nil {
 		o.RuntimeOptions = &options.Options{Root: t.node.layout.runcRoot()}
 	}
+	var remap []snapshots.Opt
+	if o.Remap != 0 {
+		remap = append(remap, containerd.WithRemapperLabels(0, o.Remap, 0, o.Remap, 65536))
+	}
 	t.Container, err = t.node.Client.NewContainer(ctx, t.ID,
 		containerd.WithImage(image),
 		containerd.WithSnapshotter(snapshotter),
-		containerd.WithNewSnapshot(t.ID, image),
+		containerd.WithNewSnapshot(t.ID, image, remap...),
 		containerd.WithRuntime(o.Runtime, o.RuntimeOptions),
 		containerd.WithNewSpec(specOpts(image, o)...))
 	if err != nil {
