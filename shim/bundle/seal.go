@@ -142,8 +142,12 @@ func (r *root) resolve(name string) (resolved string, mode uint32, err error) {
 	return path.Clean("/" + strings.TrimPrefix(full, top)), st.Mode, nil
 }
 
+// errLinked: the image has a symbolic link in a declared path, so that nothing has that path.
+var errLinked = errors.New("leads through a symbolic link")
+
 // target finds what to bind so that w can be written: the directory or file itself, or the directory that a file
-// which does not exist yet would be made in. "" when a mount of the specification holds it already.
+// which does not exist yet would be made in. "" when a mount of the specification holds it already, or when nothing
+// can have that path.
 func (r *root) target(w profiles.WriteRoot, mounts []string, user specs.User) (string, error) {
 	if mounted(w.Path, mounts) {
 		return "", nil
@@ -159,13 +163,20 @@ func (r *root) target(w profiles.WriteRoot, mounts []string, user specs.User) (s
 		resolved, mode, err = r.resolve(name)
 	}
 	if errors.Is(err, unix.ENOENT) {
-		if err := r.mkdirAll(name, user); err != nil {
+		if err := r.mkdirAll(name, user); errors.Is(err, errLinked) {
+			return "", nil
+		} else if err != nil {
 			return "", err
 		}
 		resolved, mode, err = r.resolve(name)
 	}
 	if err != nil {
 		return "", err
+	}
+	// Rules speak of paths without links: what a declared name leads to is not declared by it. Bound back, it would be
+	// open to whatever the filter alone cannot hold; and the image would choose it.
+	if resolved != path.Clean(name) {
+		return "", nil
 	}
 	if mode&unix.S_IFMT != unix.S_IFDIR && mode&unix.S_IFMT != unix.S_IFREG {
 		return "", fmt.Errorf("is neither a file nor a directory in the image (mode %o)", mode)
@@ -182,6 +193,9 @@ func (r *root) mkdirAll(dir string, user specs.User) error {
 	for part := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
 		next := path.Join(done, part)
 		resolved, mode, err := r.resolve(next)
+		if err == nil && resolved != next {
+			return errLinked
+		}
 		if err == nil && mode&unix.S_IFMT == unix.S_IFDIR {
 			done = resolved
 			continue
@@ -189,7 +203,9 @@ func (r *root) mkdirAll(dir string, user specs.User) error {
 		if !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("make %s: %s is in the way", dir, next)
 		}
-		if err := r.mkdir(done, part, user); err != nil {
+		if err := r.mkdir(done, part, user); errors.Is(err, unix.EEXIST) {
+			return errLinked // to nothing
+		} else if err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 		done = next
