@@ -3,7 +3,9 @@ package shim
 import (
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/distribution/reference"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/stockade-dev/stockade/profiles"
@@ -43,7 +45,7 @@ func describe(ns, id string, spec *specs.Spec) task {
 	a := spec.Annotations
 	t := task{namespace: ns, id: id, pod: a[criPod], podUID: a[criPodUID]}
 	t.facts = profiles.MatchFacts{
-		CRI: a[criType] != "", Image: a[criImage], Namespace: a[criNamespace], Container: a[criContainer],
+		CRI: a[criType] != "", Image: fullReference(a[criImage]), Namespace: a[criNamespace], Container: a[criContainer],
 	}
 	t.sandbox = a[criType] == "sandbox" && a[criSandbox] == id
 	t.asked = a[annotation]
@@ -51,6 +53,19 @@ func describe(ns, id string, spec *specs.Spec) task {
 		t.asked = own
 	}
 	return t
+}
+
+// fullReference is an image's name as containerd stores it, docker.io/library/redis:7: containerd's annotation has it as
+// the pod's author wrote it, which may be redis:7. What is no reference is left as it is.
+func fullReference(image string) string {
+	if strings.HasPrefix(image, "sha256:") {
+		return image // an image's ID, which would pass for the repository sha256
+	}
+	named, err := reference.ParseDockerRef(image)
+	if err != nil {
+		return image
+	}
+	return named.String()
 }
 
 // choose picks the profile of a task and compiles it for this node. A nil plan means that the node's configuration
