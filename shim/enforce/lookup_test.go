@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
@@ -53,26 +52,35 @@ func watched(t *testing.T, spec string) *Container {
 	return c
 }
 
-// sleeper starts a process in dir (and with dir as root) that the lookups are made for.
-func sleeper(t *testing.T, dir, root string) int {
+// sleeper starts a process in dir that the lookups are made for.
+func sleeper(t *testing.T, dir string) int {
 	t.Helper()
 	cmd := exec.Command("/bin/sleep", "60")
 	cmd.Dir = dir
-	if root != "" {
-		if out, err := exec.Command("cp", "/bin/busybox", filepath.Join(root, "sleep")).CombinedOutput(); err != nil {
-			t.Skipf("no static program to run under another root: %s", out)
-		}
-		cmd = exec.Command("/sleep", "60")
-		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Chroot: root}
-	}
 	if err := cmd.Start(); err != nil {
-		t.Skipf("start a process: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
 	return cmd.Process.Pid
+}
+
+// rooted gives a thread of this process another root, and its id.
+func rooted(t *testing.T, dir string) int {
+	t.Helper()
+	tid, done := make(chan int), make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this function
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chroot(dir)); err != nil {
+			t.Error(err)
+		}
+		tid <- unix.Gettid()
+		<-done
+	}()
+	return <-tid
 }
 
 func TestPlaceResolvesAsTheKernelDoes(t *testing.T) {
@@ -87,7 +95,7 @@ func TestPlaceResolvesAsTheKernelDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pid := sleeper(t, filepath.Join(dir, "sub"), "")
+	pid := sleeper(t, filepath.Join(dir, "sub"))
 	for link, target := range map[string]string{
 		"l": "sub/deep", "abs": filepath.Join(dir, "sub"), "dangling": "other/new", "loop": "loop",
 		"magic": "/proc/self/cwd", "thread": "/proc/thread-self/cwd",
@@ -151,7 +159,7 @@ func TestLookupUnderAnotherRoot(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	pid := sleeper(t, "", dir)
+	pid := rooted(t, dir)
 	l := lookup{c: watched(t, "{}"), tid: pid, at: unix.AT_FDCWD, name: "/../file"}
 	f, err := l.find(true)
 	if err != nil || f.path != filepath.Join(dir, "file") {
