@@ -18,22 +18,32 @@ import (
 // When that was the container's first process, or an exec session's, it is seen here.
 type exits struct {
 	containerd.Publisher
-	sigsys func(container string, pid int)
+	sigsys func(container, process string, pid int)
 }
 
 const statusSIGSYS = 128 + uint32(unix.SIGSYS)
 
 func (e *exits) Publish(ctx context.Context, topic string, event events.Event) error {
 	if exit, ok := event.(*eventstypes.TaskExit); ok && exit.ExitStatus == statusSIGSYS {
-		e.sigsys(exit.ContainerID, int(exit.Pid))
+		e.sigsys(exit.ContainerID, exit.ID, int(exit.Pid))
 	}
 	return e.Publisher.Publish(ctx, topic, event)
 }
 
 // sigsys kills the rest of a container of which a process was ended by the filter, and tells of it.
-func (s *service) sigsys(id string, pid int) {
-	f := s.fence(id)
-	if f == nil || f.enforced() == nil || f.plan.Mode != profiles.ModeEnforce {
+func (s *service) sigsys(id, process string, pid int) {
+	if f := s.fence(id); f != nil {
+		f.ended(process, pid)
+	}
+}
+
+// ended takes note of a process that ended with SIGSYS, once: the event may come after the container was deleted, and
+// then it was the deletion that told.
+func (f *fence) ended(process string, pid int) {
+	if f.enforced() == nil || f.plan.Mode != profiles.ModeEnforce {
+		return
+	}
+	if _, told := f.told.LoadOrStore(process, true); told {
 		return
 	}
 	v := enforce.Violation{

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -33,6 +34,8 @@ type fence struct {
 	spec   *specs.Spec // as containerd wrote it, then as edited
 	bundle string
 
+	termination string // the host's file for the termination message, "" if there is none
+
 	mounted   bool // we have mounted the root, so we unmount it
 	rootfs    string
 	image     *bundle.Image
@@ -42,6 +45,7 @@ type fence struct {
 	container *enforce.Container
 	watched   bool
 	recorded  bool
+	told      sync.Map // processes of which it was told that they ended with SIGSYS, by their id (an exec's, or the container's)
 }
 
 // mountRoot mounts the container's root, as the runc shim would: the plan is held against its files before the
@@ -74,6 +78,7 @@ func (f *fence) mountRoot(rootfs []*types.Mount) (err error) {
 
 // prepare edits the bundle and opens the socket at which the runtime will hand over its seccomp listener.
 func (f *fence) prepare() (err error) {
+	f.termination = terminationLog(f.spec) // before sealing makes mounts read-only
 	if f.sockets, err = socketDir(f.engine.cfg.State, f.task.namespace, f.task.id); err != nil {
 		return err
 	}

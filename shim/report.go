@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	containerd "github.com/containerd/containerd/v2/pkg/shim"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -167,19 +169,28 @@ func (r *reporter) publish(f *fence, inc *incident.Incident) {
 // terminationMessage writes the cause where kubelet reads it into the pod's status. The file is the host's; the path
 // is what the container runtime asked for, so it is followed nowhere.
 func (r *reporter) terminationMessage(f *fence, inc *incident.Incident) {
-	if inc.Action != incident.Killed {
+	if inc.Action != incident.Killed || f.termination == "" {
 		return
 	}
-	for _, m := range f.spec.Mounts {
-		if m.Destination != "/dev/termination-log" {
-			continue
-		}
-		file, err := os.OpenFile(m.Source, os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-		if err != nil {
-			logrus.WithError(err).Warn("stockade: termination message")
-			return
-		}
-		_, _ = file.WriteString(incident.Cause(inc) + "\n")
-		_ = file.Close()
+	file, err := os.OpenFile(f.termination, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		logrus.WithError(err).Warn("stockade: termination message")
+		return
 	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() || file.Truncate(0) != nil {
+		return
+	}
+	_, _ = file.WriteString(incident.Cause(inc) + "\n")
+}
+
+// terminationLog is the host's file for a container's termination message, "" if it has none. A pod can put a volume
+// of its own in that place: where it may not write we must not write for it.
+func terminationLog(spec *specs.Spec) string {
+	for _, m := range spec.Mounts {
+		if m.Destination == "/dev/termination-log" && !slices.Contains(m.Options, "ro") && !slices.Contains(m.Options, "rro") {
+			return m.Source
+		}
+	}
+	return ""
 }

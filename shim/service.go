@@ -256,6 +256,9 @@ func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	delete(s.tasks, r.ID)
 	s.mu.Unlock()
 	if f != nil {
+		if resp.ExitStatus == statusSIGSYS {
+			f.ended(r.ID, int(resp.Pid))
+		}
 		f.release()
 	}
 	return resp, nil
