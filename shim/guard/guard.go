@@ -9,7 +9,8 @@
 //
 //   - dead: the shim's pidfd says so; at once. An orderly end with a container still watched is the same.
 //   - stopped: state T or t in /proc/PID/stat at two looks in a row, so within 0.9 s.
-//   - hung: for 10 s no progress in the shared page (Busy, Idle) although the loop is busy or events wait in the group.
+//   - hung: for 10 s no progress in the shared page (Busy, Idle) although the loop is busy or events wait in the group;
+//     longer, up to 2 minutes, on a node where many threads wait for each processor.
 //
 // It looks every 750 ms, and after a stop was seen at once again, while it watches something, and not at all otherwise. When
 // the shim dies with nothing watched it ends.
@@ -40,7 +41,7 @@ import (
 )
 
 // answerWithin bounds every wait for the guard. One that takes longer is killed, so that Restart can mend it.
-const answerWithin = 5 * time.Second
+const answerWithin = 30 * time.Second
 
 // ErrDead says that the guard is not running, or did not answer and was killed.
 var ErrDead = errors.New("the guard is not running")

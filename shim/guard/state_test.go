@@ -53,10 +53,21 @@ func TestHung(t *testing.T) {
 			now = now.Add(tt.step)
 			see := tt.at(i)
 			s.progress(see.n, see.work, now)
-			got = got || s.hung(now)
+			got = got || s.hung(now, hungAfter)
 		}
 		if got != tt.want {
 			t.Errorf("%s: hung %v", tt.name, got)
+		}
+	}
+}
+
+func TestPatience(t *testing.T) {
+	for loadavg, want := range map[string]time.Duration{
+		"0.20 0.18 0.12 1/80 11206\n": hungAfter, "9 9 9 7/80 1\n": hungAfter, "9 9 9 8/80 1\n": 2 * hungAfter,
+		"350 170 113 772/9451 20694\n": hungAtMost, "": hungAfter, "1 2 3 x/y 4": hungAfter,
+	} {
+		if got := patienceAt(loadavg, 2); got != want {
+			t.Errorf("%q: %s, want %s", loadavg, got, want)
 		}
 	}
 }

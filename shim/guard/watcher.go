@@ -3,7 +3,9 @@ package guard
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +18,7 @@ const (
 	again       = 150 * time.Millisecond // after one that found it stopped; so a stop is acted upon within 0.9 s
 	stoppedSeen = 2                      // looks in a row that make it stopped
 	hungAfter   = 10 * time.Second       // without progress make it hung
+	hungAtMost  = 2 * time.Minute        // however many wait for a processor
 	hungSeen    = 12                     // looks that this must take, so that a jump of the clock is not 10 s
 	retryFirst  = time.Millisecond       // between two attempts to kill
 	retryMost   = 100 * time.Millisecond
@@ -179,7 +182,7 @@ func (w *watcher) look() {
 	switch {
 	case w.shim.stopped >= stoppedSeen:
 		w.doom("the shim is stopped")
-	case w.shim.hung(w.looked):
+	case w.shim.hung(w.looked, hungAfter) && w.shim.hung(w.looked, patience()):
 		w.doom("the shim hangs")
 	}
 }
@@ -194,8 +197,35 @@ func (s *sightings) progress(n uint64, work bool, now time.Time) {
 	}
 }
 
-func (s *sightings) hung(now time.Time) bool {
-	return s.same >= hungSeen && now.Sub(s.since) >= hungAfter
+func (s *sightings) hung(now time.Time, after time.Duration) bool {
+	return s.same >= hungSeen && now.Sub(s.since) >= after
+}
+
+// patience is how long no progress is no proof: on a node where many wait for each processor, a shim that makes none may
+// just be waiting its turn. Nothing gets through meanwhile: what is pending stays blocked.
+func patience() time.Duration {
+	fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return hungAfter
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var buf [64]byte
+	n, _ := unix.Read(fd, buf[:])
+	return patienceAt(string(buf[:max(n, 0)]), runtime.NumCPU())
+}
+
+// patienceAt reads how many threads run or wait to run: "0.20 0.18 0.12 RUNNING/ALL LAST" (proc_loadavg(5)).
+func patienceAt(loadavg string, processors int) time.Duration {
+	fields := strings.Fields(loadavg)
+	if len(fields) < 4 {
+		return hungAfter
+	}
+	running, _, _ := strings.Cut(fields[3], "/")
+	n, err := strconv.Atoi(running)
+	if err != nil {
+		return hungAfter
+	}
+	return min(hungAfter*time.Duration(1+n/(4*processors)), hungAtMost)
 }
 
 // stopped reads the state in /proc/PID/stat: the letter after the name, which may itself hold parentheses.
