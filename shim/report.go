@@ -109,6 +109,9 @@ func (r *reporter) incident(f *fence, v *enforce.Violation) incident.Incident {
 		Parents: parents(v.Parents), Reason: v.Verdict.Reason.String(), Suggestion: v.Suggest,
 		KillLatency: incident.KillLatency{Signalled: v.Killed},
 	}
+	if v.Verdict.Reason == 0 && v.Err != nil {
+		inc.Reason = "what it was could not be told: " + v.Err.Error()
+	}
 	if v.Verdict.Rule != nil {
 		inc.Rule = v.Verdict.Rule.String()
 	}

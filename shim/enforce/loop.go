@@ -283,6 +283,12 @@ func (l *Loop) fail(c *Container, ev fanotify.Event, j *judgement, err error) {
 		l.answer(ev, false) // the thread was killed while it waited
 		return
 	}
+	if j.access.Kind == 0 {
+		j.access.Kind = profiles.Read
+		if ev.Exec() {
+			j.access.Kind = profiles.Exec
+		}
+	}
 	v := j.violation()
 	v.Err = err
 	if c.plan.Mode == profiles.ModeEnforce {
