@@ -1,0 +1,38 @@
+// Package lsm loads AppArmor profiles into the kernel and takes them away again. It knows no policy: texts come from
+// elsewhere.
+//
+// A profile is loaded once, however many containers of however many shims use it: [Loader.Load] notes a reference for
+// each, a file that names the shim by pid and start time, under a lock that all shims of the node share (flock in
+// [Loader].Dir). [Loader.Release] and [Loader.Sweep] unload what nobody holds. A shim that is killed leaves references
+// behind; they are dropped when they are next looked at. A profile that a process still has is never unloaded, because
+// the kernel would leave the process unconfined.
+//
+// A name must always come with the same text; give it a digest of the text. Compiled profiles are cached in Dir, which
+// belongs on a tmpfs that ends with the kernel (/run).
+//
+// # Limits
+//
+//   - It takes securityfs on /sys/kernel/security, apparmor_parser, CAP_MAC_ADMIN, and the host's own policy namespace.
+//   - References count for as long as the process that made them lives, not the container.
+//   - The parser's configuration of the node holds (/etc/apparmor/parser.conf), with what features it pins.
+//   - Whoever is root on the host may change profiles behind our back; nothing here notices.
+//
+// # Landlock
+//
+// Would a Landlock ruleset (landlock(7)), applied before the container's program starts, give nodes without AppArmor
+// the kinds that they lack: unlink, rename and create, inside writable trees, refused and seen path by path? It would
+// not, so there is none.
+//
+//   - Rules are about what lies beneath open files, not about patterns: /data/*.db and [a-z] cannot be said, nor can a
+//     file that does not exist yet, and a rule on a directory holds for all below it. There is no deny: a hole in an
+//     allowed tree takes rules for each of its neighbours, as they were when the ruleset was made. What a directory can
+//     say (MAKE_*, REMOVE_*, REFER) the mount seal says already, at no cost; what is finer is what was wanted.
+//   - chmod, chown and extended attributes are not covered at all, nor is stat.
+//   - A ruleset is taken by the thread itself. runc has no place for that, so a program of ours would have to stand
+//     before the container's, in its root, in every exec session too, and be admitted by fanotify as a program.
+//   - Refusals are seen since Linux 6.15 only (ABI 7, audit records LANDLOCK_ACCESS), so on the long-term kernels 6.1
+//     and 6.12 they would be silent.
+//
+// Read in landlock(7) and the kernel's userspace-api/landlock; on the machine this was written on (6.18) the ABI is 7.
+// What a ruleset costs was not measured, as nothing would be built on it.
+package lsm
