@@ -28,6 +28,7 @@ ARM64_CC := CC=aarch64-linux-gnu-gcc CGO_CFLAGS=-I$(ARM64)/include CGO_LDFLAGS=-
 
 # Packages that the build needs; `make deps` installs what is missing.
 BUILD_DEPS := gcc libc6-dev libseccomp-dev pkgconf
+VM_DEPS := qemu-system-x86 xz-utils
 ARM64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 # What `make test` runs. Integration packages run one after the other: they measure and they load the machine.
@@ -59,6 +60,10 @@ test-slow: build ## run the tests that take minutes (build tag "slow")
 	@p=$$({ grep -rlE '^//go:build .*\bslow\b' --include='*_test.go' integration || true; } | xargs -r -n1 dirname | sort -u | sed 's|^|./|'); \
 	if [ -z "$$p" ]; then echo "no slow suite in this checkout"; else $(GOTEST) -tags slow -p 1 -timeout 60m $$p; fi
 
+test-vm: build ## run the scenarios and the mechanisms' tests on Debian's kernels, in QEMU [RUN=TestKernels/6.12]
+	@$(call apt-install,$(VM_DEPS))
+	$(GOTEST) -tags vm -timeout 70m ./integration/vm
+
 lint: deps $(TOOLS)/staticcheck ## gofumpt, go vet, staticcheck
 	@f=$$($(TOOLS)/gofumpt -l $(wildcard cmd shim profiles nri integration contrib)); \
 	if [ -n "$$f" ]; then echo "not formatted by gofumpt:"; echo "$$f"; exit 1; fi
@@ -81,7 +86,7 @@ clean: ## stop what still runs of this checkout; remove bin/, .node/ and .work/ 
 	@if [ -d .node ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
 	rm -rf bin .node .work
 
-.PHONY: help deps build build-arm64 test test-slow lint demo bench node node-down clean
+.PHONY: help deps build build-arm64 test test-slow test-vm lint demo bench node node-down clean
 
 # $(call apt-install,packages): installs those of them that are missing. The lists are fetched only when they turn out
 # to be absent or stale. Nothing asks, and nothing that these packages bring is a service.

@@ -1,0 +1,139 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Config of the guest. Two processors: races between them are what some of the attacks are about.
+const (
+	processors = "2"
+	memory     = "3072"
+)
+
+// silence is how long a guest may say nothing before it counts as hung.
+const silence = 4 * time.Minute
+
+// console is what the kernel prints when something is wrong with it.
+var oops = []string{"Kernel panic", "BUG:", "Oops:", "general protection fault", "Unable to mount", "blocked for more than"}
+
+// Run boots k, runs the suites and returns what the guest said; echo gets each line as it comes. The error is for what
+// makes the report worthless or incomplete: no QEMU, a panic, silence, an end before the guest's own.
+func (b *Builder) Run(ctx context.Context, k Kernel, echo func(line string)) (*Report, error) {
+	bt, err := b.kernel(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(b.cache(), "run-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	initrd := filepath.Join(dir, "initramfs")
+	if err := b.writeInitramfs(ctx, initrd, bt); err != nil {
+		return nil, err
+	}
+	r := &reader{echo: echo}
+	console := filepath.Join(dir, "console")
+	err = qemu(ctx, bt.vmlinuz, initrd, console, r)
+	err = errors.Join(err, checkConsole(console))
+	for _, s := range r.report.Suites {
+		err = errors.Join(err, s.parse(ctx))
+	}
+	if err == nil && !r.report.Done {
+		err = errors.New("the guest ended before its last line")
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\nconsole:\n%s", err, tail(console))
+	}
+	return &r.report, err
+}
+
+func (b *Builder) writeInitramfs(ctx context.Context, path string, bt boot) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// The kernel unpacks archives that follow one another.
+	if err := b.initramfs(ctx, f); err != nil {
+		return err
+	}
+	own := newArchive(f)
+	for i, m := range bt.modules {
+		own.file(fmt.Sprintf("modules/%d-%s", i, filepath.Base(m)), m)
+	}
+	return errors.Join(own.close(), f.Close())
+}
+
+// qemu runs the guest to its end. However it ends, no process is left.
+func qemu(ctx context.Context, vmlinuz, initrd, console string, r *reader) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+		"-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,la57=off", "-smp", processors, "-m", memory,
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", vmlinuz, "-initrd", initrd, "-append", cmdline,
+		"-chardev", "file,id=console,path="+console, "-serial", "chardev:console",
+		"-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests")
+	// The guest must not outlive who is killed. The signal comes when the thread ends that started it, so this one stays.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	hung := time.AfterFunc(silence, func() { cancel(fmt.Errorf("nothing came from the guest for %v", silence)) })
+	defer hung.Stop()
+	readErr := r.read(out, func() { hung.Reset(silence) })
+	_, _ = io.Copy(io.Discard, out)
+	if err := cmd.Wait(); ctx.Err() != nil {
+		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	} else if err != nil {
+		return fmt.Errorf("qemu: %w: %s", err, errs.String())
+	}
+	return readErr
+}
+
+// cmdline of the kernel: a panic ends QEMU, for it may not reboot; an oops is a panic. The time stamp counter is as good
+// as QEMU's other clocks, and the only one that does not cost the guest a trip out.
+const cmdline = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr clocksource=tsc tsc=reliable " +
+	"apparmor=1 hung_task_panic=0 rdinit=/init"
+
+func checkConsole(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		for _, o := range oops {
+			if strings.Contains(line, o) {
+				return fmt.Errorf("the kernel says: %s", strings.TrimSpace(line))
+			}
+		}
+	}
+	return nil
+}
+
+func tail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-6000):])
+}
