@@ -55,9 +55,10 @@ func TestKillLeavesNobody(t *testing.T) {
 // A bomb whose processes all fork as fast as they can, without end and without parents to kill first.
 func TestKillForkBomb(t *testing.T) {
 	forVersions(t, func(t *testing.T, version int) {
-		p := park(t, group(t, version), `b() { while :; do b & done; }; b 2>/dev/null`, false)
+		dir := group(t, version)
+		p := park(t, dir, `b() { while :; do b & done; }; b 2>/dev/null`, false)
 		c := p.open(t, version)
-		limit(t, p.Process.Pid, 1500)
+		limit(t, dir, p.Process.Pid, 1500)
 		p.run(t)
 		atLeast(t, c, 300)
 		begin := time.Now()

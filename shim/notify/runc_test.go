@@ -35,7 +35,11 @@ func runcBinary(t testing.TB) string {
 	return path
 }
 
+// probeSource is the program of testdata/probe.c: compiled beforehand, where tests run without a compiler.
 var probeSource = sync.OnceValues(func() ([]byte, error) {
+	if program, err := os.ReadFile("testdata/probe"); err == nil {
+		return program, nil
+	}
 	dir, err := os.MkdirTemp("", "probe")
 	if err != nil {
 		return nil, err
