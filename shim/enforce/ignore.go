@@ -26,7 +26,7 @@ func (c *Container) silence(g *fanotify.Group, m *mount, name string) {
 			return
 		}
 	}
-	if !c.dirIsFree(m, dir) && c.firstLook(name) && c.fileIsFree(m, name) {
+	if c.firstLook(name) && !c.dirIsFree(m, dir) && c.fileIsFree(m, name) {
 		c.ignore(g, name, false)
 	}
 }

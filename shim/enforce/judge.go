@@ -237,7 +237,7 @@ func (j *judgement) decide() error {
 		return nil
 	}
 	j.verdict = j.c.plan.Decide(a)
-	j.quiet = a.Kind != profiles.Exec
+	j.quiet = true // an exec too: the kernel opens what it executes, and asks about that open as well
 	return nil
 }
 
