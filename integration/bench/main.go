@@ -6,6 +6,7 @@
 //	BENCH_ROUNDS  how many rounds; 5 unless given
 //	BENCH_OUT     a file for the results as JSON
 //	BENCH_ONLY    words, separated by commas: only groups with these names (opens, exec, redis, nginx, start, kill, pure)
+//	BENCH_UNDER   words, separated by commas: only under these (runc, stockade, fapolicyd)
 //	BENCH_SHIM    a folder to take the shim and the guard from, in place of bin/
 //
 // It leaves nothing behind, however it ends.
@@ -18,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,9 +82,14 @@ type bench struct {
 }
 
 // asked says whether a group of measurements is to be made.
-func asked(group string) bool {
-	only := os.Getenv("BENCH_ONLY")
-	return only == "" || strings.Contains(","+only+",", ","+group+",")
+func asked(group string) bool { return listed("BENCH_ONLY", group) }
+
+// chosen says whether measurements are to be made under v.
+func chosen(v variant) bool { return listed("BENCH_UNDER", v.String()) }
+
+func listed(variable, word string) bool {
+	list := os.Getenv(variable)
+	return list == "" || slices.Contains(strings.Split(list, ","), word)
 }
 
 // load is what /proc/loadavg says of the last minute.

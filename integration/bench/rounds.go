@@ -53,6 +53,9 @@ func (b *bench) rounds(ctx context.Context, n int) error {
 				continue
 			}
 			for v := range variants {
+				if !chosen(v) {
+					continue
+				}
 				if err := b.turn(ctx, g, v); err != nil {
 					return fmt.Errorf("round %d, %s, %s: %w\n%s", round, g.name, v, err, b.node.LogTail())
 				}
