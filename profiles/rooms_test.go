@@ -34,12 +34,12 @@ var rooms = []room{
 		why: "policy is beneath mechanisms: it can be read, tested and used without them",
 	},
 	{
-		folders:   []string{"shim/fanotify/...", "shim/procfs", "shim/cgroup", "shim/notify", "shim/guard", "shim/lsm", "shim/incident", "shim/config", "shim/state"},
+		folders:   []string{"shim/fanotify/...", "shim/procfs", "shim/cgroup", "shim/notify", "shim/guard", "shim/lsm/...", "shim/audit", "shim/incident", "shim/config", "shim/state"},
 		forbidden: []string{module + "/profiles/..."},
 		why:       "mechanisms know no policy: package enforce is where the two meet",
 	},
 	{
-		folders:   []string{"shim/fanotify/...", "shim/procfs", "shim/cgroup", "shim/notify", "shim/guard", "shim/lsm"},
+		folders:   []string{"shim/fanotify/...", "shim/procfs", "shim/cgroup", "shim/notify", "shim/guard", "shim/lsm/...", "shim/audit"},
 		forbidden: []string{"log/...", "github.com/sirupsen/logrus"},
 		why:       "nothing that can block may stand before an answer, and a mechanism cannot know whether one is due: it returns errors",
 	},
@@ -47,6 +47,10 @@ var rooms = []room{
 		folders:   []string{"shim/guard", "shim/cgroup", "cmd/stockade-guard"},
 		forbidden: []string{"github.com/...", "google.golang.org/...", "net/http/..."},
 		why:       "the guard runs once for each shim and must stay small: the standard library and x/sys only",
+	},
+	{
+		folders: []string{"profiles/apparmor"}, forbidden: []string{module + "/profiles", module + "/profiles/seccomp", module + "/profiles/store"},
+		why: "AppArmor's text is written from rules alone, so that Compile can ask for it",
 	},
 	{
 		folders: []string{"shim/..."}, forbidden: []string{module + "/nri/...", module + "/cmd/..."},

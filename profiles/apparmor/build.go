@@ -46,6 +46,18 @@ func Name(profile, digest string) string {
 	return Prefix + clean[:min(len(clean), maxName)] + "." + digest[:min(len(digest), 12)]
 }
 
+// image is where files of the image can be: everywhere but below the mounts that every container has over them.
+var image = `/{[^dps/]**,` + around("dev") + "," + around("proc") + "," + around("sys") + "}"
+
+// around writes the alternatives for all paths that begin with the first letter of name, but name and what is below.
+func around(name string) string {
+	var alternatives []string
+	for i := 1; i < len(name); i++ {
+		alternatives = append(alternatives, fmt.Sprintf("%s{,/**,[^%c/]**}", name[:i], name[i]))
+	}
+	return strings.Join(append(alternatives, name+"[^/]**"), ",")
+}
+
 // writer writes lines.
 type writer struct {
 	strings.Builder
@@ -173,7 +185,7 @@ func (b *builder) files(w *writer, s *subject) {
 	w.note("read")
 	for _, r := range s.reads {
 		if r.pattern == nil {
-			w.line("/** mrk,")
+			w.line("%s mrk,", image)
 			continue
 		}
 		rule(r.pattern, asWritten, "", "mrk")
@@ -214,7 +226,7 @@ func (b *builder) execs(w *writer, s *subject, session bool) {
 			}
 		}
 		if r.pattern == nil {
-			w.line("/** %s,", plain)
+			w.line("%s %s,", image, plain)
 			continue
 		}
 		for _, path := range paths(r.pattern, asWritten) {
