@@ -135,8 +135,11 @@ func TestLost(t *testing.T) {
 
 // TestMain is the child of TestSeccompKill if the environment says so.
 func TestMain(m *testing.M) {
-	if os.Getenv("AUDIT_TEST_CHILD") != "" {
+	switch os.Getenv("AUDIT_TEST_CHILD") {
+	case "call":
 		die()
+	case "int80":
+		dieByOtherEntry()
 	}
 	os.Exit(m.Run())
 }
@@ -146,12 +149,37 @@ const forbidden = unix.SYS_KEYCTL
 // die makes a call that its filter kills for.
 func die() {
 	runtime.LockOSThread()
-	filter := []unix.SockFilter{
+	confine([]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: forbidden},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_KILL_PROCESS},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	})
+	_, _, _ = unix.RawSyscall(forbidden, 0, 0, 0)
+	os.Exit(3)
+}
+
+// dieByOtherEntry makes a call through the 32-bit entry under a filter for the native one only (amd64).
+func dieByOtherEntry() {
+	runtime.LockOSThread()
+	code, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		panic(err)
 	}
+	copy(code, []byte{0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3}) // mov eax, 20 (getpid); int 0x80; ret
+	confine([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 4}, // seccomp_data.arch
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 1, Jf: 0, K: unix.AUDIT_ARCH_X86_64},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_KILL_PROCESS},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	})
+	entry := uintptr(unsafe.Pointer(&code[0]))
+	function := &entry
+	(*(*func())(unsafe.Pointer(&function)))()
+	os.Exit(3)
+}
+
+func confine(filter []unix.SockFilter) {
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		panic(err)
@@ -159,12 +187,20 @@ func die() {
 	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0); err != nil {
 		panic(err)
 	}
-	_, _, _ = unix.RawSyscall(forbidden, 0, 0, 0)
-	os.Exit(3)
 }
 
-// TestSeccompKill: a real kill, and the kernel's record of it.
+// TestSeccompKill: real kills, and the kernel's records of them.
 func TestSeccompKill(t *testing.T) {
+	t.Run("call", func(t *testing.T) { killed(t, "call", forbidden, 0xc000003e) })
+	t.Run("int80", func(t *testing.T) {
+		if runtime.GOARCH != "amd64" {
+			t.Skip("no 32-bit entry that this test knows")
+		}
+		killed(t, "int80", 20, 0x40000003)
+	})
+}
+
+func killed(t *testing.T, how string, number int, arch uint32) {
 	s, err := status()
 	if err != nil {
 		t.Skipf("audit status: %v", err)
@@ -172,7 +208,7 @@ func TestSeccompKill(t *testing.T) {
 	t.Logf("audit enabled: %d, lost: %d", s.enabled, s.lost)
 	r := open(t)
 	child := exec.Command("/proc/self/exe")
-	child.Env = []string{"AUDIT_TEST_CHILD=1"}
+	child.Env = []string{"AUDIT_TEST_CHILD=" + how}
 	err = child.Run()
 	if err == nil || !strings.Contains(err.Error(), "bad system call") {
 		t.Fatalf("the child was not killed: %v", err)
@@ -185,10 +221,10 @@ func TestSeccompKill(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Seccomp == nil || e.Comm == "" || e.Seccomp.Number != forbidden {
+		if e.Seccomp == nil || e.Comm == "" || e.Seccomp.Number != number {
 			continue
 		}
-		if runtime.GOARCH == "amd64" && e.Seccomp.Arch != 0xc000003e {
+		if runtime.GOARCH == "amd64" && e.Seccomp.Arch != arch {
 			t.Errorf("arch %x", e.Seccomp.Arch)
 		}
 		if e.PID != child.Process.Pid || e.Seccomp.Signal != int(unix.SIGSYS) || e.Seccomp.Code != unix.SECCOMP_RET_KILL_PROCESS || e.Seccomp.Exe == "" || e.Serial == 0 {
