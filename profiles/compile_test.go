@@ -41,9 +41,9 @@ func TestGuarantees(t *testing.T) {
 		{"network", "  {allowUnenforced: [network], allow: {listen: [tcp/80]}}\n", full, strong},
 		{"memfd", "  {allowUnenforced: [fileless], allow: {syscalls: [\"@default\", memfd_create]}}\n", full, strings.Replace(strong, "fileless kill", "fileless none", 1)},
 		{"mounts", "  {allowUnenforced: [mounts], allow: {capabilities: [SYS_ADMIN]}}\n", full, strings.Replace(strong, "mounts kill", "mounts none", 1)},
-		{"monitor", "  mode: monitor\n", full, "exec detect, read detect, write detect, create+unlink+rename none, fileless detect, syscall detect, capability none, network none, mounts detect"},
+		{"monitor", "  mode: monitor\n", full, "exec detect, read detect, write detect, create+unlink+rename detect, fileless detect, syscall detect, capability none, network none, mounts detect"},
 		{"monitor on a poor node", "  mode: monitor\n", bare, "exec none, read none, write none, create+unlink+rename none, fileless none, syscall none, capability none, network none, mounts none"},
-		{"monitor with listen", "  {mode: monitor, allow: {listen: [tcp/80]}}\n", full, "exec detect, read detect, write detect, create+unlink+rename none, fileless detect, syscall detect, capability none, network none, mounts detect"},
+		{"monitor with listen", "  {mode: monitor, allow: {listen: [tcp/80]}}\n", full, "exec detect, read detect, write detect, create+unlink+rename detect, fileless detect, syscall detect, capability none, network none, mounts detect"},
 	}
 	for _, tt := range tests {
 		plan, err := Compile(mustParse(t, document(tt.spec)), tt.target)

@@ -82,7 +82,8 @@ func (c *compiler) treeGuarantee() Guarantee {
 	g := Guarantee{Kind: GuaranteeTree}
 	switch {
 	case !c.enforce():
-		g.Note = "not seen without AppArmor, which a later build uses; monitor mode leaves the mounts as they are"
+		g = c.by(GuaranteeTree, c.target.SeccompNotify, "seccomp user notification",
+			"by path only; monitor mode leaves the mounts as they are")
 	case c.plan.Seal:
 		g = c.by(GuaranteeTree, c.target.SeccompNotify, "read-only mounts, watched through seccomp user notification",
 			"the mount refuses what is tried, and the filter shows it: "+raced)

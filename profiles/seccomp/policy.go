@@ -45,7 +45,9 @@ type Policy struct {
 	// that change the file system by a path or execute one ([Watched]; opens
 	// only if they may write). The listener lets them go on: what they may
 	// do is for other mechanisms to enforce, this one sees what those refuse
-	// in silence. It needs a single entry: with SubArches it is off.
+	// in silence. It needs a single entry: with SubArches it is off,
+	// but with Monitor, where opens and execs are left out: those are seen
+	// by other mechanisms as long as nothing refuses them first.
 	Watch bool
 
 	// Monitor lets everything pass: what is not declared is told to the

@@ -25,13 +25,18 @@ var watched = map[string]int{
 	"execve": -1, "execveat": -1,
 }
 
+// opens are those of them that other mechanisms see where nothing is sealed, as in monitor mode.
+var opens = map[string]bool{"open": true, "openat": true, "creat": true, "execve": true, "execveat": true}
+
 // Watched lists the calls that [Policy.Watch] is about, sorted.
-func Watched() []string { return slices.Sorted(maps.Keys(watched)) }
+func Watched(monitor bool) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(watched)), func(name string) bool { return monitor && opens[name] })
+}
 
 // watch turns "allowed" into "told first" for a watched name. Rules that look at arguments already are left alone.
-func watch(name string, rules []rule) []rule {
+func watch(name string, rules []rule, monitor bool) []rule {
 	index, ok := watched[name]
-	if !ok || len(rules) != 1 || rules[0].action != Allow || rules[0].conditional() {
+	if !ok || monitor && opens[name] || len(rules) != 1 || rules[0].action != Allow || rules[0].conditional() {
 		return rules
 	}
 	why := rules[0].why + "; told to the listener first"
