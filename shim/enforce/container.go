@@ -123,6 +123,13 @@ func (c *Container) Session(pid int) error {
 	if p, known := c.table.get(pid, start); known && !p.runtime {
 		return nil // it has gone on to its program already
 	}
+	exe, err := c.proc.Exe(pid)
+	if err != nil {
+		return err
+	}
+	if c.table.known(identity{exe.Dev, exe.Ino}) {
+		return nil // not the runtime's code: a process of the container's own that was given the number since
+	}
 	c.table.set(pid, program{start: start, runtime: true, session: true})
 	return nil
 }
