@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 
 	"github.com/stockade-dev/stockade/integration/node"
@@ -22,18 +21,6 @@ func exists(name string) func(string, node.Rootfs) bool {
 	return func(_ string, root node.Rootfs) bool {
 		_, changed, ok := root.Find(name)
 		return ok && changed
-	}
-}
-
-// holds says whether a file of the container holds text.
-func holds(name, text string) func(string, node.Rootfs) bool {
-	return func(_ string, root node.Rootfs) bool {
-		host, _, ok := root.Find(name)
-		if !ok {
-			return false
-		}
-		data, err := os.ReadFile(host)
-		return err == nil && strings.Contains(string(data), text)
 	}
 }
 

@@ -40,9 +40,18 @@ func (m *mount) close() {
 // listener's own open could make it the listener's controlling terminal.
 var unwatched = []string{"proc", "devpts"}
 
+func mountsOf(pid int) ([]*mountinfo.Info, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return mountinfo.GetMountsFromReader(f, nil)
+}
+
 // readMounts lists what is mounted in the container, seen from its parked first process.
 func (c *Container) readMounts(tmpfs []string) error {
-	infos, err := mountinfo.PidMountInfo(c.init)
+	infos, err := mountsOf(c.init)
 	if err != nil {
 		return fmt.Errorf("mounts of the container: %w", err)
 	}
