@@ -72,15 +72,24 @@ func rooted(t *testing.T, dir string) int {
 	t.Helper()
 	tid, done := make(chan int), make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this function
-		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chroot(dir)); err != nil {
-			t.Error(err)
-		}
-		tid <- unix.Gettid()
-		<-done
-	}()
+	go chrooted(t, dir, tid, done)
 	return <-tid
+}
+
+func chrooted(t *testing.T, dir string, tid chan<- int, done <-chan struct{}) {
+	runtime.LockOSThread() // for good: the thread ends with this function
+	if unix.Gettid() == os.Getpid() {
+		// The first thread's root is what /proc/self/root means to all of them: it stays, held here, and another is taken.
+		go chrooted(t, dir, tid, done)
+		<-done
+		runtime.UnlockOSThread()
+		return
+	}
+	if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chroot(dir)); err != nil {
+		t.Error(err)
+	}
+	tid <- unix.Gettid()
+	<-done
 }
 
 func TestPlaceResolvesAsTheKernelDoes(t *testing.T) {
