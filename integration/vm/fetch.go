@@ -11,14 +11,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // recipe is part of the keys of what is kept: raise it when the same input is to give something else.
 const recipe = 1
 
-// modules of the kernel that the guest needs, with those they depend on.
-var modules = []string{"overlay", "binfmt_misc"}
+// modules of the kernel that the guest needs beside those that they depend on.
+var modules = []string{"overlay", "binfmt_misc", "virtio_pci", "virtio_blk"}
 
 // boot is what a kernel's packages hold.
 type boot struct {
@@ -37,22 +38,25 @@ func (b *Builder) kernel(ctx context.Context, k Kernel) (boot, error) {
 			return boot{}, fmt.Errorf("kernel %s: %w", k.Name, err)
 		}
 	}
-	return unpacked(dir)
+	return unpacked(ctx, dir)
 }
 
 // unpacked looks for the kernel in dir. Packages of a merged /usr and those before it differ in where modules are.
-func unpacked(dir string) (boot, error) {
+func unpacked(ctx context.Context, dir string) (boot, error) {
 	images, err := filepath.Glob(dir + "/boot/vmlinuz-*")
 	if err != nil || len(images) != 1 {
 		return boot{}, fmt.Errorf("%s: %d kernels in it: remove it", dir, len(images))
 	}
-	bt := boot{vmlinuz: images[0], release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")}
+	set := moduleSet{files: map[string]string{}}
+	if err := set.find(dir); err != nil {
+		return boot{}, err
+	}
 	for _, m := range modules {
-		if bt.modules, err = addModule(bt.modules, dir, m); err != nil {
+		if err := set.load(ctx, m); err != nil {
 			return boot{}, err
 		}
 	}
-	return bt, nil
+	return boot{vmlinuz: images[0], release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), modules: set.order}, nil
 }
 
 // fetchKernel makes dir, all or nothing.
@@ -79,56 +83,80 @@ func (b *Builder) fetchKernel(ctx context.Context, k Kernel, dir string) error {
 			return err
 		}
 	}
-	if err := expandModules(ctx, root); err != nil {
+	if _, err := unpacked(ctx, root); err != nil { // which expands modules, too
 		return err
 	}
-	return os.Rename(root, dir)
+	if err := os.Rename(root, dir); err != nil {
+		return err
+	}
+	return removeOlder(dir, k.Name)
+}
+
+// removeOlder removes what other recipes made of the same kernel.
+func removeOlder(dir, name string) error {
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(dir), name+"-????????????"))
+	for _, o := range old {
+		if o != dir {
+			err = errors.Join(err, os.RemoveAll(o))
+		}
+	}
+	return err
 }
 
 // kernelPackages are those with files of a kernel, among all that its metapackage depends on.
 var kernelPackages = regexp.MustCompile(`^linux-(image|binary|modules)-[0-9]`)
 
-// expandModules unpacks the modules that are needed, which newer packages bring compressed: the guest has no xz.
-func expandModules(ctx context.Context, root string) error {
+// moduleSet puts modules in the order in which they can be loaded: in the guest there is no modprobe to find that out,
+// and no xz for the compressed ones of newer packages.
+type moduleSet struct {
+	files map[string]string // by name
+	order []string          // files of those that are to be loaded, each after what it depends on
+}
+
+func (s *moduleSet) find(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".ko.xz") {
-			return err
-		}
-		for _, m := range modules {
-			if d.Name() == m+".ko.xz" {
-				_, err = run(ctx, "", "xz", "-d", path)
-			}
+		if name, _, ok := strings.Cut(filepath.Base(path), ".ko"); ok && err == nil && d.Type().IsRegular() {
+			s.files[moduleName(name)] = path
 		}
 		return err
 	})
 }
 
-// addModule adds a module's file after those of what it depends on.
-func addModule(list []string, root, name string) ([]string, error) {
-	var found string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == name+".ko" {
-			found = path
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+// moduleName is as in depends: file names may have dashes instead.
+func moduleName(file string) string { return strings.ReplaceAll(file, "-", "_") }
+
+func (s *moduleSet) load(ctx context.Context, name string) error {
+	file := s.files[moduleName(name)]
+	if file == "" {
+		return fmt.Errorf("no module %s", name)
 	}
-	if found == "" {
-		return nil, fmt.Errorf("%s: no module %s", root, name)
+	if plain, ok := strings.CutSuffix(file, ".xz"); ok {
+		if _, err := run(ctx, "", "xz", "-d", file); err != nil {
+			return err
+		}
+		file, s.files[name] = plain, plain
+	}
+	if slices.Contains(s.order, file) {
+		return nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
 	}
 	// The .modinfo section is a list of key=value, each with a NUL at its end.
-	data, err := os.ReadFile(found)
-	if err != nil {
-		return nil, err
-	}
 	for _, v := range bytes.Split(data, []byte{0}) {
-		if deps, ok := bytes.CutPrefix(v, []byte("depends=")); ok && len(deps) > 0 {
-			return nil, fmt.Errorf("module %s needs %s: add them to modules", name, deps)
+		deps, ok := bytes.CutPrefix(v, []byte("depends="))
+		if !ok || len(deps) == 0 {
+			continue
+		}
+		for d := range strings.SplitSeq(string(deps), ",") {
+			if err := s.load(ctx, d); err != nil {
+				return fmt.Errorf("module %s: %w", name, err)
+			}
 		}
 	}
-	return append(list, found), nil
+	s.order = append(s.order, file)
+	return nil
 }
 
 // apt is a package manager with lists of its own: the machine's know neither backports nor another Debian.

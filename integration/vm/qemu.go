@@ -39,12 +39,16 @@ func (b *Builder) Run(ctx context.Context, k Kernel, echo func(line string)) (*R
 	}
 	defer os.RemoveAll(dir)
 	initrd := filepath.Join(dir, "initramfs")
-	if err := b.writeInitramfs(ctx, initrd, bt); err != nil {
+	if err := b.writeInitramfs(ctx, initrd, k, bt); err != nil {
+		return nil, err
+	}
+	disk := filepath.Join(dir, "disk")
+	if err := makeDisk(ctx, disk); err != nil {
 		return nil, err
 	}
 	r := &reader{echo: echo}
 	console := filepath.Join(dir, "console")
-	err = qemu(ctx, bt.vmlinuz, initrd, console, r)
+	err = qemu(ctx, guest{bt.vmlinuz, initrd, disk, console}, r)
 	err = errors.Join(err, checkConsole(console))
 	for _, s := range r.report.Suites {
 		err = errors.Join(err, s.parse(ctx))
@@ -58,7 +62,7 @@ func (b *Builder) Run(ctx context.Context, k Kernel, echo func(line string)) (*R
 	return &r.report, err
 }
 
-func (b *Builder) writeInitramfs(ctx context.Context, path string, bt boot) error {
+func (b *Builder) writeInitramfs(ctx context.Context, path string, k Kernel, bt boot) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
@@ -69,21 +73,33 @@ func (b *Builder) writeInitramfs(ctx context.Context, path string, bt boot) erro
 		return err
 	}
 	own := newArchive(f)
+	own.text("stockade/suites", 0o644, k.script())
 	for i, m := range bt.modules {
-		own.file(fmt.Sprintf("modules/%d-%s", i, filepath.Base(m)), m)
+		own.file(fmt.Sprintf("modules/%02d-%s", i, filepath.Base(m)), m)
 	}
 	return errors.Join(own.close(), f.Close())
 }
 
+// makeDisk makes the file system that containers lie on in the guest, as on a node: a tmpfs differs in what it can do
+// (before Linux 6.6 it has no extended attributes of users). The file is sparse.
+func makeDisk(ctx context.Context, path string) error {
+	_, err := run(ctx, "", "/sbin/mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", path, "2G")
+	return err
+}
+
+// guest is the files of one run.
+type guest struct{ vmlinuz, initrd, disk, console string }
+
 // qemu runs the guest to its end. However it ends, no process is left.
-func qemu(ctx context.Context, vmlinuz, initrd, console string, r *reader) error {
+func qemu(ctx context.Context, g guest, r *reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,la57=off", "-smp", processors, "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", vmlinuz, "-initrd", initrd, "-append", cmdline,
-		"-chardev", "file,id=console,path="+console, "-serial", "chardev:console",
+		"-kernel", g.vmlinuz, "-initrd", g.initrd, "-append", cmdline,
+		"-drive", "if=virtio,format=raw,cache=unsafe,file="+g.disk,
+		"-chardev", "file,id=console,path="+g.console, "-serial", "chardev:console",
 		"-chardev", "stdio,id=tests,signal=off", "-serial", "chardev:tests")
 	// The guest must not outlive who is killed. The signal comes when the thread ends that started it, so this one stays.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

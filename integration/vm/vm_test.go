@@ -30,9 +30,12 @@ func TestKernels(t *testing.T) {
 	b := &vm.Builder{Root: root, Log: os.Stderr}
 	for _, k := range vm.Kernels() {
 		t.Run(k.Name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+			ctx, cancel := context.WithTimeout(ctx, 25*time.Minute)
 			defer cancel()
-			report, err := b.Run(ctx, k, func(line string) { fmt.Printf("%s| %s\n", k.Name, line) })
+			began := time.Now()
+			report, err := b.Run(ctx, k, func(line string) {
+				fmt.Printf("%s %3.0fs| %s\n", k.Name, time.Since(began).Seconds(), line)
+			})
 			if err != nil {
 				t.Error(err)
 			}
