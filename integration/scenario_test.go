@@ -112,6 +112,13 @@ func TestScenarios(t *testing.T) {
 }
 
 func play(t *testing.T, s *scenario.Scenario) {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why := s.Missing(strings.TrimSpace(string(release))); why != "" {
+		t.Skip(why)
+	}
 	// Whoever runs the same cases several times needs their controls once.
 	if s.Control.Skip == "" && os.Getenv("STOCKADE_TEST_CONTROLS") != "no" {
 		control := observe(t, s, node.Runc)

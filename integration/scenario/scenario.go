@@ -15,6 +15,8 @@
 //	  lacks: [hello ran]
 //	  incidents: [{access: exec, object: /bin/hello}]
 //
+// A case with since is about something that older kernels than that do not have at all: nothing is to be stopped there.
+//
 // A case with not-yet is one that Stockade does not stop in this build. Its expectations are those of the day when it
 // will be; until then the test passes when the side effect does happen, and says which mechanism is missing. When it
 // begins to be stopped the test fails and asks for not-yet to be removed.
@@ -49,6 +51,7 @@ type Scenario struct {
 	Exec        []Session         `yaml:"exec"`
 	End         End               `yaml:"end"`
 	Expect      Expect            `yaml:"expect"`
+	Since       string            `yaml:"since"`   // the first Linux that has what the case does, as in "6.10"
 	NotYet      string            `yaml:"not-yet"` // the mechanism that will stop it
 	Control     Control           `yaml:"control"`
 }
@@ -168,6 +171,9 @@ func (s *Scenario) validate() error {
 	if s.NotYet != "" && s.Control.Skip != "" {
 		complain("not-yet without a control proves nothing")
 	}
+	if _, ok := version(s.Since); !ok && s.Since != "" {
+		complain("since %q: a version of Linux as in 6.10", s.Since)
+	}
 	for _, m := range s.Mounts {
 		if m.Type != "volume" && m.Type != "tmpfs" {
 			complain("mount %s: type is volume or tmpfs, not %q", m.Path, m.Type)
@@ -197,4 +203,19 @@ func (s *Scenario) ProfileYAML() ([]byte, error) {
 		{Key: "metadata", Value: map[string]string{"name": s.Name}},
 		{Key: "spec", Value: s.Profile},
 	})
+}
+
+// Missing says why the case makes no sense on a kernel of this release (uname -r), or nothing.
+func (s *Scenario) Missing(release string) string {
+	since, _ := version(s.Since)
+	if now, ok := version(release); ok && (now[0] < since[0] || now[0] == since[0] && now[1] < since[1]) {
+		return fmt.Sprintf("Linux %s: what this case does came with Linux %s", release, s.Since)
+	}
+	return ""
+}
+
+// version reads the first two numbers.
+func version(text string) (v [2]int, ok bool) {
+	n, err := fmt.Sscanf(text, "%d.%d", &v[0], &v[1])
+	return v, n == 2 && err == nil
 }

@@ -17,6 +17,7 @@ func TestParseRefuses(t *testing.T) {
 		"not-yet without control":    {ok + "not-yet: x\nexpect: {absent: [/a]}\ncontrol: {skip: y}\n", "proves nothing"},
 		"unknown kind of mount":      {ok + "mounts: [{path: /a, type: nfs}]\n", "volume or tmpfs"},
 		"a file of nothing":          {ok + "files: [{path: /a}]\n", "one of text and from"},
+		"a kernel that is none":      {ok + "since: six\n", "version of Linux"},
 		"a session without program":  {ok + "exec: [{after: x}]\n", "exec without args"},
 		"a field of the wrong shape": {ok + "expect: {exit: zero}\n", "zero"},
 	} {
@@ -70,5 +71,24 @@ func TestIncidents(t *testing.T) {
 				t.Errorf("%d complaints, want %d: %q", len(bad), c.bad, bad)
 			}
 		})
+	}
+}
+
+func TestMissing(t *testing.T) {
+	for _, c := range []struct {
+		since, release string
+		missing        bool
+	}{
+		{"", "6.1.0-56-cloud-amd64", false},
+		{"6.10", "6.1.0-56-cloud-amd64", true},
+		{"6.10", "5.15.0", true},
+		{"6.10", "6.10.0", false},
+		{"6.10", "6.12.95+deb12", false},
+		{"6.10", "7.0.0-rc1", false},
+		{"6.10", "not a version", false},
+	} {
+		if got := (&Scenario{Since: c.since}).Missing(c.release); (got != "") != c.missing {
+			t.Errorf("since %q on %s: %q", c.since, c.release, got)
+		}
 	}
 }

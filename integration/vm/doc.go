@@ -9,13 +9,14 @@
 // them fails, when the guest panics, oopses, falls silent or ends before its last line, and when the answers of
 // shim/features differ from what the kernel is known to have: a probe that says "no" for nothing would otherwise turn
 // tests into skips. A test in the guest may skip only for a reason that `stockade doctor` gives there too, in the form
-// "CHECK: ANSWER", as in "cgroup v2 only: yes".
+// "CHECK: ANSWER", as in "cgroup v2 only: yes", or "Linux RELEASE: why" for what that kernel never had.
 //
 // # How
 //
 // Everything is in one initramfs: a small Debian userland with busybox and apparmor_parser, bin/, the images, the tests.
 // Its init copies it to a tmpfs and goes there with switch_root: from an initramfs there is no pivot_root, which runc
-// needs. Nothing is written outside of .cache/vm, nothing of the guest is installed, and the guest has no network.
+// needs. Containers lie on an ext4 of its own, as on nodes. Each scenario's control, the same case without Stockade, runs
+// on the oldest kernel only. Nothing is written outside of .cache/vm, nothing of the guest is installed, and the guest has no network.
 //
 // # Limits
 //

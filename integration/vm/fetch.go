@@ -23,7 +23,6 @@ var modules = []string{"overlay", "binfmt_misc", "virtio_pci", "virtio_blk"}
 
 // boot is what a kernel's packages hold.
 type boot struct {
-	release string // uname -r
 	vmlinuz string
 	modules []string // files, in the order in which they are to be loaded
 }
@@ -43,20 +42,19 @@ func (b *Builder) kernel(ctx context.Context, k Kernel) (boot, error) {
 
 // unpacked looks for the kernel in dir. Packages of a merged /usr and those before it differ in where modules are.
 func unpacked(ctx context.Context, dir string) (boot, error) {
-	images, err := filepath.Glob(dir + "/boot/vmlinuz-*")
-	if err != nil || len(images) != 1 {
-		return boot{}, fmt.Errorf("%s: %d kernels in it: remove it", dir, len(images))
-	}
-	set := moduleSet{files: map[string]string{}}
+	set := moduleSet{files: map[string]string{}, builtin: map[string]bool{}}
 	if err := set.find(dir); err != nil {
 		return boot{}, err
+	}
+	if set.vmlinuz == "" {
+		return boot{}, fmt.Errorf("no kernel in %s", dir)
 	}
 	for _, m := range modules {
 		if err := set.load(ctx, m); err != nil {
 			return boot{}, err
 		}
 	}
-	return boot{vmlinuz: images[0], release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), modules: set.order}, nil
+	return boot{vmlinuz: set.vmlinuz, modules: set.order}, nil
 }
 
 // fetchKernel makes dir, all or nothing.
@@ -104,19 +102,35 @@ func removeOlder(dir, name string) error {
 }
 
 // kernelPackages are those with files of a kernel, among all that its metapackage depends on.
-var kernelPackages = regexp.MustCompile(`^linux-(image|binary|modules)-[0-9]`)
+var kernelPackages = regexp.MustCompile(`^linux-(image|binary|modules|base)-[0-9]`)
 
 // moduleSet puts modules in the order in which they can be loaded: in the guest there is no modprobe to find that out,
 // and no xz for the compressed ones of newer packages.
 type moduleSet struct {
-	files map[string]string // by name
-	order []string          // files of those that are to be loaded, each after what it depends on
+	vmlinuz string
+	files   map[string]string // by name
+	builtin map[string]bool   // names of those that the kernel itself holds
+	order   []string          // files of those that are to be loaded, each after what it depends on
 }
 
+// find looks for the kernel and for its modules. Where they lie differs by package: below /boot, /lib or /usr/lib.
 func (s *moduleSet) find(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if name, _, ok := strings.Cut(filepath.Base(path), ".ko"); ok && err == nil && d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if strings.HasPrefix(d.Name(), "vmlinuz") {
+			s.vmlinuz = path
+		}
+		if name, _, ok := strings.Cut(d.Name(), ".ko"); ok {
 			s.files[moduleName(name)] = path
+		}
+		if d.Name() != "modules.builtin" {
+			return nil
+		}
+		list, err := os.ReadFile(path)
+		for line := range strings.Lines(string(list)) {
+			s.builtin[moduleName(strings.TrimSuffix(filepath.Base(strings.TrimSpace(line)), ".ko"))] = true
 		}
 		return err
 	})
@@ -127,6 +141,9 @@ func moduleName(file string) string { return strings.ReplaceAll(file, "-", "_") 
 
 func (s *moduleSet) load(ctx context.Context, name string) error {
 	file := s.files[moduleName(name)]
+	if s.builtin[moduleName(name)] {
+		return nil
+	}
 	if file == "" {
 		return fmt.Errorf("no module %s", name)
 	}

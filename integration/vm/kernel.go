@@ -86,8 +86,11 @@ type Doctor struct {
 // Mechanism is the answer to one of doctor's checks.
 type Mechanism struct{ Name, Has, Detail string }
 
-// Excuses reports whether doctor, too, gives the reason of a skip.
+// Excuses reports whether doctor, too, gives the reason of a skip: the answer to a check, or which Linux this is.
 func (d Doctor) Excuses(reason string) bool {
+	if strings.Contains(reason, "Linux "+d.Kernel+": ") {
+		return true
+	}
 	return slices.ContainsFunc(append(slices.Clone(d.Mechanisms), d.Programs...), func(m Mechanism) bool {
 		return strings.Contains(reason, m.Name+": "+m.Has)
 	})

@@ -49,7 +49,7 @@ func TestShimKilled(t *testing.T) {
 
 func TestShimKilledV2(t *testing.T) {
 	if _, err := os.Stat(unified); err != nil {
-		t.Skip("on a pure v2 node the other tests are of v2")
+		t.Skip("the other tests are of v2 (cgroup v2 only: yes)") // as stockade doctor says it
 	}
 	f := newFenceIn(t, unified)
 	s := runShim(t, f, true)
