@@ -21,6 +21,7 @@ type Suite struct {
 	Dir     string // of the package, below the checkout
 	timeout string
 	args    []string
+	beside  bool // it mostly waits: run it beside the next one
 }
 
 // suites run in this order: what fails at once first.
@@ -30,8 +31,8 @@ func suites() []Suite {
 		{Dir: "shim/cgroup", timeout: "4m"},
 		{Dir: "shim/procfs", timeout: "2m"},
 		{Dir: "shim/fanotify", timeout: "2m"},
+		{Dir: "shim/guard", timeout: "5m", beside: true},
 		{Dir: "shim/notify", timeout: "5m"},
-		{Dir: "shim/guard", timeout: "5m"},
 		{Dir: "integration/node", timeout: "5m", args: []string{"-test.run=^(TestNode|TestKilledOwner)$"}},
 		// Most of a scenario is waiting for processes to start and to end.
 		{Dir: "integration", timeout: "15m", args: []string{"-test.run=^TestScenarios", "-test.parallel=4"}},
@@ -45,12 +46,21 @@ func (k Kernel) script() string {
 	if !k.controls {
 		s.WriteString("export STOCKADE_TEST_CONTROLS=no\n")
 	}
+	joins := false
 	for _, t := range suites() {
-		fmt.Fprintf(&s, "suite %s -test.timeout=%s", t.Dir, t.timeout)
+		verb := "suite"
+		if t.beside {
+			verb = "beside"
+		}
+		fmt.Fprintf(&s, "%s %s -test.timeout=%s", verb, t.Dir, t.timeout)
 		for _, a := range t.args {
 			fmt.Fprintf(&s, " '%s'", a)
 		}
 		s.WriteString("\n")
+		if joins {
+			s.WriteString("joined\n")
+		}
+		joins = t.beside
 	}
 	return s.String()
 }

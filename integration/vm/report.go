@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // Report is what a guest said.
@@ -22,12 +20,11 @@ type Report struct {
 
 // Result is that of one suite.
 type Result struct {
-	Dir   string
-	Code  int // of the test binary; -1: it did not end
-	Took  time.Duration
-	Tests []*Test // in the order in which they began, subtests by their full names
+	Dir     string
+	Code    int // of the test binary; -1: it did not end
+	Seconds int
+	Tests   []*Test // in the order in which they began, subtests by their full names
 
-	began  time.Time
 	output bytes.Buffer
 }
 
@@ -84,15 +81,14 @@ func (r *reader) line(line string) {
 		}
 		return
 	case verb == "begin":
-		r.open = &Result{Dir: rest, Code: -1, began: time.Now()}
+		r.open = &Result{Dir: rest, Code: -1}
 		r.report.Suites = append(r.report.Suites, r.open)
 	case verb == "end" && r.open != nil:
-		_, code, _ := strings.Cut(rest, " ")
-		if n, err := strconv.Atoi(code); err == nil {
-			r.open.Code = n
+		// The suite's folder, the program's exit code, seconds.
+		var dir string
+		if _, err := fmt.Sscan(rest, &dir, &r.open.Code, &r.open.Seconds); err != nil {
+			r.open.Code = -1
 		}
-		r.open.Took = time.Since(r.open.began)
-		line += fmt.Sprintf(" (%.0fs)", r.open.Took.Seconds())
 		r.open = nil
 	case verb == "done":
 		r.report.Done = true

@@ -20,7 +20,7 @@ const said = "garbage of the line\r\n" +
 === NAME  
 FAIL
 
-@@ end shim/a 1
+@@ end shim/a 1 7
 
 @@ begin shim/b
 === RUN   TestHangs
@@ -46,7 +46,7 @@ func TestReport(t *testing.T) {
 		t.Fatalf("%+v", r.report)
 	}
 	a, b := r.report.Suites[0], r.report.Suites[1]
-	if a.Dir != "shim/a" || a.Code != 1 || b.Code != -1 {
+	if a.Dir != "shim/a" || a.Code != 1 || a.Seconds != 7 || b.Code != -1 {
 		t.Errorf("codes %d, %d; want 1, -1", a.Code, b.Code)
 	}
 	top := a.Children("")
