@@ -7,6 +7,7 @@ import (
 
 	"github.com/distribution/reference"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/profiles/store"
@@ -94,10 +95,20 @@ func (e *engine) choose(t task) (*profiles.Plan, error) {
 
 // profile finds the declared profile of t. errors.Is(err, store.ErrNoMatch) when there is none.
 func (e *engine) profile(t task) (*profiles.Profile, error) {
-	st, err := store.Open(e.cfg.Profiles)
+	st, err := store.OpenRoots(store.Roots{Profiles: e.cfg.Profiles, Cluster: e.cfg.Cluster, LastGood: e.cfg.LastGood})
 	if err != nil {
-		return nil, fmt.Errorf("profile store: %w", err)
+		return nil, err
 	}
+	p, err := e.selected(st, t)
+	if err == nil {
+		if s := st.StandIn(p.Name); s != nil {
+			logrus.WithFields(logrus.Fields{"id": t.id, "profile": p.Name}).Error("stockade: " + s.Error())
+		}
+	}
+	return p, err
+}
+
+func (e *engine) selected(st *store.Store, t task) (*profiles.Profile, error) {
 	if t.asked == "" {
 		return st.Match(t.facts)
 	}

@@ -100,7 +100,7 @@ func (a *app) examine(ctx context.Context, runc, containerd string) *diagnosis {
 	})
 	d.limits = features.Limits()
 	d.guarantees, d.refused = typicalGuarantees(d.target)
-	d.store = examineStore(d.config.Profiles, d.target)
+	d.store = examineStore(roots(d.config), d.target)
 	return d
 }
 
@@ -133,11 +133,11 @@ func typicalGuarantees(t profiles.Target) ([]profiles.Guarantee, []error) {
 	return monitor.Guarantees, []error{err}
 }
 
-func examineStore(dir string, t profiles.Target) storeHealth {
-	h := storeHealth{dir: dir}
-	s, err := store.Open(dir)
+func examineStore(r store.Roots, t profiles.Target) storeHealth {
+	h := storeHealth{dir: r.String()}
+	s, err := store.OpenRoots(r)
 	if errors.Is(err, fs.ErrNotExist) {
-		h.errs = []error{fmt.Errorf("%s does not exist: mkdir -p %[1]s, and put profiles there", dir)}
+		h.errs = []error{fmt.Errorf("%s does not exist: mkdir -p %[1]s, and put profiles there", r.Profiles)}
 		return h
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/profiles/store"
+	"github.com/stockade-dev/stockade/shim/config"
 	"github.com/stockade-dev/stockade/shim/features"
 )
 
@@ -56,11 +57,16 @@ func (a *app) fromStore(ref string) (*profiles.Profile, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(cfg.Profiles)
+	s, err := store.OpenRoots(roots(cfg))
 	if err != nil {
 		return nil, fmt.Errorf("there is no file %s, and for a profile of that name: %w", ref, err)
 	}
 	return s.Get(ref)
+}
+
+// roots are the folders that the shim reads profiles from.
+func roots(cfg config.Config) store.Roots {
+	return store.Roots{Profiles: cfg.Profiles, Cluster: cfg.Cluster, LastGood: cfg.LastGood}
 }
 
 func parseFile(path string) ([]*profiles.Profile, error) {

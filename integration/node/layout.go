@@ -50,6 +50,8 @@ func (l layout) bundles() string          { return filepath.Join(l.state(), "io.
 func (l layout) containerdConfig() string { return filepath.Join(l.dir, "containerd.toml") }
 func (l layout) stockadeConfig() string   { return filepath.Join(l.dir, "config.yaml") }
 func (l layout) profiles() string         { return filepath.Join(l.dir, "profiles.d") }
+func (l layout) cluster() string          { return filepath.Join(l.dir, "cluster.d") }
+func (l layout) lastGood() string         { return filepath.Join(l.dir, "last-good") }
 func (l layout) incidents() string        { return filepath.Join(l.dir, "incidents") }
 func (l layout) log() string              { return filepath.Join(l.dir, "containerd.log") }
 func (l layout) record() string           { return filepath.Join(l.dir, "node.json") }
@@ -85,7 +87,8 @@ func (l layout) write(c Config) error {
 	if err := os.WriteFile(l.containerdConfig(), []byte(toml.String()), 0o600); err != nil {
 		return err
 	}
-	yaml := fmt.Sprintf("profiles: %s\nincidents: %s\nstate: %s\n%s", l.profiles(), l.incidents(), l.stockadeState(), c.Stockade)
+	yaml := fmt.Sprintf("profiles: %s\ncluster: %s\nlastGood: %s\nincidents: %s\nstate: %s\n%s",
+		l.profiles(), l.cluster(), l.lastGood(), l.incidents(), l.stockadeState(), c.Stockade)
 	return os.WriteFile(l.stockadeConfig(), []byte(yaml), 0o600)
 }
 

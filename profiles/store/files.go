@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // maxFile bounds one file; ten thousand rules take about half a megabyte.
@@ -19,22 +20,16 @@ type file struct {
 	path string
 	data []byte
 	err  error
+	time time.Time // of its last change
 }
 
 // readDir reads the folder's profile files, sorted by name.
 func readDir(dir string) ([]file, error) {
-	root, err := os.OpenRoot(dir) // a link that leads out of it is refused
+	root, err := openDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	info, err := root.Stat(".")
-	if err == nil {
-		err = trusted(dir, info)
-	}
-	if err != nil {
-		return nil, err
-	}
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return nil, err
@@ -46,39 +41,75 @@ func readDir(dir string) ([]file, error) {
 		if e.IsDir() || strings.HasPrefix(name, ".") || ext != ".yaml" && ext != ".yml" {
 			continue
 		}
-		f := file{path: filepath.Join(dir, name)}
-		f.data, f.err = readFile(root, dir, name)
-		files = append(files, f)
+		files = append(files, readFile(root, dir, name))
 	}
 	return files, nil
 }
 
-// readFile reads one file after a look at who could have written it. The look
-// is at the opened file, so that it cannot be exchanged in between.
-func readFile(root *os.Root, dir, name string) ([]byte, error) {
-	if err := trustedLink(root, dir, name); err != nil {
+// openDir opens a folder which only root can have written to.
+func openDir(dir string) (*os.Root, error) {
+	root, err := os.OpenRoot(dir) // a link that leads out of it is refused
+	if err != nil {
 		return nil, err
+	}
+	info, err := root.Stat(".")
+	if err == nil {
+		err = trusted(dir, info)
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return root, nil
+}
+
+// readFile reads one file after a look at who could have written it. A file
+// that changes while it is read is read again.
+func readFile(root *os.Root, dir, name string) file {
+	f := file{path: filepath.Join(dir, name)}
+	for range 3 {
+		if f.data, f.time, f.err = readOnce(root, dir, name); !errors.Is(f.err, errChanging) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return f
+}
+
+var errChanging = errors.New("it is being written: move finished files here (install, mv)")
+
+// readOnce looks at the opened file, so that it cannot be exchanged in between.
+func readOnce(root *os.Root, dir, name string) ([]byte, time.Time, error) {
+	if err := trustedLink(root, dir, name); err != nil {
+		return nil, time.Time{}, err
 	}
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file (%s)", info.Mode().Type())
+		return nil, time.Time{}, fmt.Errorf("not a regular file (%s)", info.Mode().Type())
 	}
 	if err := trusted(filepath.Join(dir, name), info); err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
-		return nil, fmt.Errorf("larger than %d bytes", maxFile)
+		return nil, time.Time{}, fmt.Errorf("larger than %d bytes", maxFile)
 	}
-	return data, err
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	after, err := f.Stat()
+	if err == nil && (after.Size() != int64(len(data)) || !after.ModTime().Equal(info.ModTime())) {
+		err = errChanging
+	}
+	return data, info.ModTime(), err
 }
 
 // trustedLink looks at the folders that a link leads through: they are within

@@ -41,6 +41,9 @@ func (s *Store) Match(f profiles.MatchFacts) (*profiles.Profile, error) {
 	}
 	switch len(best) {
 	case 0:
+		if len(s.leftOut) > 0 {
+			return nil, fmt.Errorf("no profile matches, and what is left out might: %s", s.badFiles())
+		}
 		return nil, s.noMatch(whyNot)
 	case 1:
 		return s.resolve(best[0])
@@ -63,7 +66,7 @@ func (s *Store) noMatch(whyNot []string) error {
 	const most = 10
 	switch n := len(whyNot) - most; {
 	case len(whyNot) == 0:
-		return fmt.Errorf("%w: there is none in %s", ErrNoMatch, s.dir)
+		return fmt.Errorf("%w: there is none in %s", ErrNoMatch, s.roots)
 	case n > 0:
 		whyNot = append(whyNot[:most:most], fmt.Sprintf("and %d more", n))
 	}

@@ -1,4 +1,4 @@
-// Package store finds profiles in a folder of this node.
+// Package store finds profiles in folders of this node.
 //
 // [Open] reads every *.yaml and *.yml file directly in the folder; files in
 // folders below it and names that begin with a dot are left alone. What stands
@@ -8,9 +8,29 @@
 // documents of all files are one set: extends works across files, and a name
 // that is given twice is an error.
 //
+// [OpenRoots] adds the profiles of the cluster (see [ClusterFolder]) to the
+// same set: a name that the node's folder and the cluster both give is an error
+// for that name; neither wins. It also knows last good copies, below.
+//
 // A bad file does not spoil the others. [Store.Get] works as long as the
 // profile and all that it extends stand in good files. [Store.Match] does not:
 // the bad file might hold the profile that should have been chosen.
+//
+// # Last good copies
+//
+// A [Keeper], which stockade-nri runs, copies each good file to a folder of its
+// own. A file that has become bad is then replaced by its copy, and
+// [Store.Problems] and [Store.StandIn] say so with the copy's time. What the
+// copy does not do:
+//   - It does not bring back what was deleted: the file must be there, and must
+//     not be empty. A missing file's copy is never read, and soon removed.
+//   - It is not newer than the Keeper: a version that was put there and spoilt
+//     again while no Keeper ran is not known. So a copy may allow what has been
+//     forbidden since, and its use is an error to be mended, not a mode.
+//
+// A file that a Keeper saw come into the folder and that was bad from the first
+// is left out: the set is then as it was before, but a container for which
+// nothing is found in it is refused, as that file might have been for it.
 //
 // # Which profile matches
 //
@@ -20,7 +40,9 @@
 // containers. Two that ask for equally many are an error, never a coin toss.
 //
 // Limits: the folders above the store's are not looked at. The set is what was
-// there when Open read it; changes are seen by opening again.
+// there when Open read it; changes are seen by opening again. A file that is
+// written in place may be read half written, and half a profile may be right:
+// move finished files into the folder (install, mv), as Kubernetes does.
 package store
 
 import (
@@ -60,37 +82,19 @@ func (e *FileError) Unwrap() error { return e.Err }
 
 // Store is a set of profiles as it was read. It is immutable and may be shared.
 type Store struct {
-	dir      string
+	roots    Roots
 	profiles map[string]*profiles.Profile // unresolved
 	twice    map[string]error             // names that are given more than once
 	bad      []*FileError
+	leftOut  []*FileError        // bad from the first: the set is as it was before
+	standIns map[string]*StandIn // by the names of the profiles that come from a copy
+	other    []error             // what else is wrong
 }
 
-// Open reads the profiles in dir. The error is of the folder itself: missing
-// (errors.Is fs.ErrNotExist), unreadable, or writable by others than root. What
-// is wrong with single files is in [Store.Problems].
-func Open(dir string) (*Store, error) {
-	files, err := readDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("profile store: %w", err)
-	}
-	s := &Store{dir: dir, profiles: map[string]*profiles.Profile{}, twice: map[string]error{}}
-	for _, f := range files {
-		if f.err != nil {
-			s.bad = append(s.bad, &FileError{f.path, f.err})
-			continue
-		}
-		parsed, err := profiles.Parse(f.path, f.data)
-		if err != nil {
-			s.bad = append(s.bad, &FileError{f.path, err})
-			continue
-		}
-		for _, p := range parsed {
-			s.add(p)
-		}
-	}
-	return s, nil
-}
+// Open reads the profiles in dir alone. The error is of the folder itself:
+// missing (errors.Is fs.ErrNotExist), unreadable, or writable by others than
+// root. What is wrong with single files is in [Store.Problems].
+func Open(dir string) (*Store, error) { return OpenRoots(Roots{Profiles: dir}) }
 
 func (s *Store) add(p *profiles.Profile) {
 	first, ok := s.profiles[p.Name]
@@ -108,13 +112,15 @@ func (s *Store) add(p *profiles.Profile) {
 // Names returns the names of the profiles that could be read, sorted.
 func (s *Store) Names() []string { return slices.Sorted(maps.Keys(s.profiles)) }
 
-// Problems returns all that is wrong: bad files, names given twice, and
-// profiles that cannot be resolved. Nil means that the store is sound.
+// Problems returns all that is wrong: bad files, what stands in for them, names
+// given twice, and profiles that cannot be resolved. Nil means that the store is
+// sound.
 func (s *Store) Problems() []error {
 	var errs []error
-	for _, b := range s.bad {
+	for _, b := range slices.Concat(s.bad, s.leftOut) {
 		errs = append(errs, b)
 	}
+	errs = append(errs, s.other...)
 	for _, name := range slices.Sorted(maps.Keys(s.twice)) {
 		errs = append(errs, s.twice[name])
 	}
@@ -165,15 +171,15 @@ func (s *Store) resolve(name string) (*profiles.Profile, error) {
 	if ambiguous != nil {
 		return nil, ambiguous
 	}
-	if err != nil && len(s.bad) > 0 {
+	if err != nil && len(s.bad)+len(s.leftOut) > 0 {
 		return nil, fmt.Errorf("%w (%s)", err, s.badFiles())
 	}
 	return p, err
 }
 
 func (s *Store) notFound(name string) error {
-	err := fmt.Errorf("%w: %.200q is not in %s", ErrNotFound, name, s.dir)
-	if len(s.bad) > 0 {
+	err := fmt.Errorf("%w: %.200q is not in %s", ErrNotFound, name, s.roots)
+	if len(s.bad)+len(s.leftOut) > 0 {
 		err = fmt.Errorf("%w (%s)", err, s.badFiles())
 	}
 	return err
@@ -182,8 +188,9 @@ func (s *Store) notFound(name string) error {
 // badFiles says which files might have held what is missing, and what is wrong
 // with the first.
 func (s *Store) badFiles() string {
-	if len(s.bad) == 1 {
-		return "one file could not be read: " + s.bad[0].Error()
+	all := slices.Concat(s.bad, s.leftOut)
+	if len(all) == 1 {
+		return "one file could not be read: " + all[0].Error()
 	}
-	return fmt.Sprintf("%d files could not be read, the first: %s", len(s.bad), s.bad[0].Error())
+	return fmt.Sprintf("%d files could not be read, the first: %s", len(all), all[0].Error())
 }

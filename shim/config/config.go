@@ -34,6 +34,12 @@ const (
 type Config struct {
 	// Profiles is the folder of profiles (default /etc/stockade/profiles.d).
 	Profiles string
+	// Cluster is the folder in which stockade-nri caches the cluster's Profile
+	// resources; it may be missing (default /var/lib/stockade/cluster.d).
+	Cluster string
+	// LastGood is the folder in which stockade-nri keeps last good copies of the
+	// files in Profiles; it may be missing (default /var/lib/stockade/last-good).
+	LastGood string
 	// Incidents is the folder that keeps incidents (default /var/lib/stockade/incidents).
 	Incidents string
 	// State is the folder with one file for each protected task, which
@@ -61,6 +67,8 @@ type Limit struct {
 func Default() Config {
 	return Config{
 		Profiles:      "/etc/stockade/profiles.d",
+		Cluster:       "/var/lib/stockade/cluster.d",
+		LastGood:      "/var/lib/stockade/last-good",
 		Incidents:     "/var/lib/stockade/incidents",
 		State:         "/run/stockade",
 		NoProfile:     Refuse,

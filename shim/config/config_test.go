@@ -13,6 +13,8 @@ func TestParseTakesEveryKey(t *testing.T) {
 	got, err := Parse("c.yaml", []byte(`
 # the node
 profiles: /p/
+cluster: /c
+lastGood: /g
 incidents: /i/./x
 state: /s
 noProfile: monitor
@@ -24,7 +26,7 @@ raiseLimits: false
 		t.Fatal(err)
 	}
 	want := Config{
-		Profiles: "/p", Incidents: "/i/x", State: "/s", NoProfile: Monitor,
+		Profiles: "/p", Cluster: "/c", LastGood: "/g", Incidents: "/i/x", State: "/s", NoProfile: Monitor,
 		IncidentLimit: Limit{Count: 7, Bytes: 1 << 20}, Guard: "/usr/libexec/stockade-guard",
 	}
 	if got != want {
@@ -47,7 +49,7 @@ func TestParseKeepsDefaults(t *testing.T) {
 
 func TestParseReportsEveryMistakeWithItsPlace(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
-		{"unknown key", "profile: /p\n", "c.yaml:1:1: profile: unknown key; want one of guard, incidentLimit"},
+		{"unknown key", "profile: /p\n", "c.yaml:1:1: profile: unknown key; want one of cluster, guard, incidentLimit"},
 		{"nested unknown", "incidentLimit:\n  size: 3\n", "c.yaml:2:3: incidentLimit.size: unknown key; want one of bytes, count"},
 		{"relative", "profiles: etc/p\n", `c.yaml:1:11: profiles: "etc/p" is not absolute; want an absolute path`},
 		{"empty path", "state: \"\"\n", `c.yaml:1:8: state: "" is not absolute`},

@@ -3,6 +3,8 @@
 // for which there is no profile.
 //
 //	profiles: /etc/stockade/profiles.d
+//	cluster: /var/lib/stockade/cluster.d
+//	lastGood: /var/lib/stockade/last-good
 //	incidents: /var/lib/stockade/incidents
 //	state: /run/stockade
 //	noProfile: refuse

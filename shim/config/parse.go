@@ -71,6 +71,8 @@ type set func(p *reader, field string, n ast.Node)
 func (c *Config) fields() map[string]set {
 	return map[string]set{
 		"profiles":  absolute(&c.Profiles, false),
+		"cluster":   absolute(&c.Cluster, false),
+		"lastGood":  absolute(&c.LastGood, false),
 		"incidents": absolute(&c.Incidents, false),
 		"state":     absolute(&c.State, false),
 		"guard":     absolute(&c.Guard, true),
