@@ -60,9 +60,10 @@ test-slow: build ## run the tests that take minutes (build tag "slow")
 	@p=$$({ grep -rlE '^//go:build .*\bslow\b' --include='*_test.go' integration || true; } | xargs -r -n1 dirname | sort -u | sed 's|^|./|'); \
 	if [ -z "$$p" ]; then echo "no slow suite in this checkout"; else $(GOTEST) -tags slow -p 1 -timeout 60m $$p; fi
 
-test-vm: build ## run the scenarios and the mechanisms' tests on Debian's kernels, in QEMU [RUN=TestKernels/6.12]
+# Parts of the matrix: see the package's documentation (go doc ./integration/vm).
+test-vm: build ## run the tests on Debian's kernels, in QEMU [KERNEL=6.1, SCENARIOS=regexp, SUITE=shim/lsm ARGS=-test.run=...]
 	@$(call apt-install,$(VM_DEPS))
-	$(GOTEST) -tags vm -timeout 70m ./integration/vm
+	$(foreach v,KERNEL SUITE ARGS SCENARIOS CONTROLS,$(if $($v),STOCKADE_VM_$v='$($v)')) $(GOTEST) -tags vm -timeout 70m ./integration/vm
 
 lint: deps $(TOOLS)/staticcheck ## gofumpt, go vet, staticcheck
 	@f=$$($(TOOLS)/gofumpt -l $(wildcard cmd shim profiles nri integration contrib)); \

@@ -11,6 +11,17 @@
 // tests into skips. A test in the guest may skip only for a reason that `stockade doctor` gives there too, in the form
 // "CHECK: ANSWER", as in "cgroup v2 only: yes", or "Linux RELEASE: why" for what that kernel never had.
 //
+// # A part of it
+//
+//	make test-vm KERNEL=6.1                                        one kernel; several with spaces between
+//	make test-vm KERNEL=6.1 SCENARIOS='forgery|write' CONTROLS=no  scenarios by a regular expression of their names
+//	make test-vm SUITE='shim/lsm shim/audit'                       the tests of these packages
+//	make test-vm KERNEL=6.12 SUITE=shim/lsm ARGS='-test.run=TestRealKernel'
+//
+// SUITE takes any package of the checkout, whether it is part of the matrix or not: its test program is built without
+// shared libraries, put into the guest with the package's testdata, and started in the package's folder, as root. ARGS
+// are its flags. The images are those of [images]. A boot takes about ten seconds.
+//
 // # How
 //
 // Everything is in one initramfs: a small Debian userland with busybox and apparmor_parser, bin/, the images, the tests.

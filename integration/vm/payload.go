@@ -22,6 +22,13 @@ type Suite struct {
 	timeout string
 	args    []string
 	beside  bool // it mostly waits: run it beside the next one
+	// optional suites run where there is such a package.
+	optional bool
+}
+
+// scenarios are the end-to-end cases. Most of one is waiting for processes to start and to end.
+var scenarios = Suite{
+	Dir: "integration", timeout: "15m", args: []string{"-test.run=^TestScenarios", "-test.parallel=4"},
 }
 
 // suites run in this order: what fails at once first.
@@ -34,35 +41,12 @@ func suites() []Suite {
 		{Dir: "shim/guard", timeout: "5m", beside: true},
 		{Dir: "shim/notify", timeout: "5m"},
 		{Dir: "integration/node", timeout: "5m", args: []string{"-test.run=^(TestNode|TestKilledOwner)$"}},
-		// Most of a scenario is waiting for processes to start and to end.
-		{Dir: "integration", timeout: "15m", args: []string{"-test.run=^TestScenarios", "-test.parallel=4"}},
+		{Dir: "shim/audit", timeout: "2m"},
+		{Dir: "shim/lsm", timeout: "3m"},
+		// Generated profiles and paths: the same verdicts from Decide, from fanotify and from AppArmor.
+		{Dir: "integration/semantics", timeout: "10m", optional: true},
+		scenarios,
 	}
-}
-
-// script is the part of the guest's first program that differs by kernel.
-func (k Kernel) script() string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "export STOCKADE_TEST_IMAGES=%s\n", strings.Join(images, ","))
-	if !k.controls {
-		s.WriteString("export STOCKADE_TEST_CONTROLS=no\n")
-	}
-	joins := false
-	for _, t := range suites() {
-		verb := "suite"
-		if t.beside {
-			verb = "beside"
-		}
-		fmt.Fprintf(&s, "%s %s -test.timeout=%s", verb, t.Dir, t.timeout)
-		for _, a := range t.args {
-			fmt.Fprintf(&s, " '%s'", a)
-		}
-		s.WriteString("\n")
-		if joins {
-			s.WriteString("joined\n")
-		}
-		joins = t.beside
-	}
-	return s.String()
 }
 
 // images that these suites run.
@@ -83,6 +67,7 @@ var guestScript string
 type Builder struct {
 	Root string
 	Log  io.Writer // progress
+	Only Selection
 }
 
 func (b *Builder) cache(elem ...string) string {
@@ -126,6 +111,9 @@ func (b *Builder) initramfs(ctx context.Context, w io.Writer) error {
 	a.device("dev/console", 0o600, 5, 1)
 	a.device("dev/null", 0o666, 1, 3)
 	a.link("stockade/.cache/bin", "../bin") // where tests look for runc
+	// Where shim/lsm's tests look for a parser of their own: here the system has one.
+	a.link("stockade/.cache/apparmor/root", "/")
+	a.text("stockade/.cache/apparmor/done", 0o644, "")
 	for _, p := range programs {
 		if err := static(filepath.Join(b.Root, "bin", p)); err != nil {
 			return fmt.Errorf("%w: run make build", err)
@@ -195,14 +183,14 @@ func (b *Builder) addTests(ctx context.Context, a *archive) error {
 		"test", "-c", "-buildvcs=false", "-tags", "netgo osusergo", "-o", dir + "/",
 		"-ldflags", `-s -w -linkmode external -extldflags "-static"`,
 	}
-	for _, s := range suites() {
+	for _, s := range b.Only.suites(b.Root) {
 		args = append(args, "./"+s.Dir)
 	}
 	if _, err := run(ctx, b.Root, "go", args...); err != nil {
 		return err
 	}
 	a.file("stockade/go.mod", filepath.Join(b.Root, "go.mod"))
-	for _, s := range suites() {
+	for _, s := range b.Only.suites(b.Root) {
 		name := filepath.Base(s.Dir) + ".test"
 		a.file(filepath.Join("stockade", s.Dir, name), filepath.Join(dir, name))
 		a.tree(filepath.Join("stockade", s.Dir, "testdata"), filepath.Join(b.Root, s.Dir, "testdata"))

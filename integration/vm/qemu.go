@@ -76,7 +76,7 @@ func (b *Builder) writeInitramfs(ctx context.Context, path string, k Kernel, bt 
 		return err
 	}
 	own := newArchive(f)
-	own.text("stockade/suites", 0o644, k.script())
+	own.text("stockade/suites", 0o644, b.Only.script(k, b.Root))
 	for i, m := range bt.modules {
 		own.file(fmt.Sprintf("modules/%02d-%s", i, filepath.Base(m)), m)
 	}

@@ -27,8 +27,15 @@ func TestKernels(t *testing.T) {
 	// QEMU is in the terminal's process group no more than the test is: what ends one ends the other in order.
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	b := &vm.Builder{Root: root, Log: os.Stderr}
+	only, err := vm.FromEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &vm.Builder{Root: root, Log: os.Stderr, Only: only}
 	for _, k := range vm.Kernels() {
+		if !only.Kernel(k) {
+			continue
+		}
 		t.Run(k.Name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(ctx, 25*time.Minute)
 			defer cancel()
