@@ -152,8 +152,8 @@ func (f *fence) record(pid int) {
 	}
 	f.recorded = true
 	err := state.Write(f.engine.cfg.State, state.Task{
-		ID: f.task.id, Namespace: f.task.namespace, Pod: f.task.pod, PodNamespace: f.task.facts.Namespace,
-		Image: f.task.facts.Image, Profile: f.plan.Name, Digest: f.plan.Digest, Mode: f.plan.Mode.String(),
+		ID: f.task.id, Namespace: f.task.namespace, Pod: f.task.pod, PodNamespace: f.task.request.Facts.Namespace,
+		Image: f.task.request.Facts.Image, Profile: f.plan.Name, Digest: f.plan.Digest, Mode: f.plan.Mode.String(),
 		OnViolation: f.plan.OnViolation.String(), InitPID: pid, Cgroup: f.container.Cgroup().Path(),
 		Guarantees: guarantees, Since: time.Now(),
 	})

@@ -3,13 +3,13 @@ package shim
 import (
 	"errors"
 	"fmt"
-	"strings"
 
-	"github.com/distribution/reference"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/profiles/selection"
+	"github.com/stockade-dev/stockade/profiles/selection/nodekey"
 	"github.com/stockade-dev/stockade/profiles/store"
 	"github.com/stockade-dev/stockade/shim/config"
 )
@@ -17,63 +17,31 @@ import (
 // errRefused: the container or session is not to run, by decision and not by mishap.
 var errRefused = errors.New("refused by stockade")
 
-// annotation names the profile of a container; with ".CONTAINER" appended, that of one container of a pod.
-const annotation = "stockade.dev/profile"
-
-// Annotations that containerd's CRI plugin sets itself, over whatever a pod asks for.
-const (
-	criType      = "io.kubernetes.cri.container-type"
-	criContainer = "io.kubernetes.cri.container-name"
-	criImage     = "io.kubernetes.cri.image-name"
-	criSandbox   = "io.kubernetes.cri.sandbox-id"
-	criPod       = "io.kubernetes.cri.sandbox-name"
-	criNamespace = "io.kubernetes.cri.sandbox-namespace"
-	criPodUID    = "io.kubernetes.cri.sandbox-uid"
-)
-
 // task is what is known of a container before it runs.
 type task struct {
-	namespace string // containerd's
-	id        string
-	sandbox   bool // a pod's pause container
-	asked     string
-	facts     profiles.MatchFacts
-	pod       string
-	podUID    string
+	namespace   string // containerd's
+	id          string
+	sandbox     bool // a pod's pause container
+	request     selection.Request
+	bearer      selection.Bearer
+	annotations map[string]string
+	pod         string
+	podUID      string
 }
 
 func describe(ns, id string, spec *specs.Spec) task {
-	a := spec.Annotations
-	t := task{namespace: ns, id: id, pod: a[criPod], podUID: a[criPodUID]}
-	t.facts = profiles.MatchFacts{
-		CRI: a[criType] != "", Image: fullReference(a[criImage]), Namespace: a[criNamespace], Container: a[criContainer],
+	c := selection.FromAnnotations(id, spec.Annotations)
+	return task{
+		namespace: ns, id: id, sandbox: c.Pause, request: c.Request, bearer: c.Bearer, annotations: spec.Annotations,
+		pod: c.Pod, podUID: c.PodUID,
 	}
-	t.sandbox = a[criType] == "sandbox" && a[criSandbox] == id
-	t.asked = a[annotation]
-	if own, ok := a[annotation+"."+a[criContainer]]; ok && a[criContainer] != "" {
-		t.asked = own
-	}
-	return t
-}
-
-// fullReference is an image's name as containerd stores it, docker.io/library/redis:7: containerd's annotation has it as
-// the pod's author wrote it, which may be redis:7. What is no reference is left as it is.
-func fullReference(image string) string {
-	if strings.HasPrefix(image, "sha256:") {
-		return image // an image's ID, which would pass for the repository sha256
-	}
-	named, err := reference.ParseDockerRef(image)
-	if err != nil {
-		return image
-	}
-	return named.String()
 }
 
 // choose picks the profile of a task and compiles it for this node. A nil plan means that the node's configuration
 // lets the container run without.
 func (e *engine) choose(t task) (*profiles.Plan, error) {
 	p, err := e.profile(t)
-	if errors.Is(err, store.ErrNoMatch) {
+	if errors.Is(err, selection.ErrNoMatch) {
 		switch e.cfg.NoProfile {
 		case config.Run:
 			return nil, nil
@@ -93,13 +61,13 @@ func (e *engine) choose(t task) (*profiles.Plan, error) {
 	return plan, nil
 }
 
-// profile finds the declared profile of t. errors.Is(err, store.ErrNoMatch) when there is none.
+// profile finds the declared profile of t. errors.Is(err, selection.ErrNoMatch) when there is none.
 func (e *engine) profile(t task) (*profiles.Profile, error) {
 	st, err := store.OpenRoots(store.Roots{Profiles: e.cfg.Profiles, Cluster: e.cfg.Cluster, LastGood: e.cfg.LastGood})
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.selected(st, t)
+	p, err := e.selectFrom(st, t)
 	if err == nil {
 		if s := st.StandIn(p.Name); s != nil {
 			logrus.WithFields(logrus.Fields{"id": t.id, "profile": p.Name}).Error("stockade: " + s.Error())
@@ -108,33 +76,67 @@ func (e *engine) profile(t task) (*profiles.Profile, error) {
 	return p, err
 }
 
-func (e *engine) selected(st *store.Store, t task) (*profiles.Profile, error) {
-	if t.asked == "" {
-		return st.Match(t.facts)
+// selectFrom chooses from the store by what the plugin has said of the container, or by what the shim itself knows if
+// the plugin has not seen it.
+func (e *engine) selectFrom(set selection.Set, t task) (*profiles.Profile, error) {
+	if !signed(t.annotations) {
+		if e.cfg.RequirePlugin && t.request.Facts.CRI {
+			return nil, errors.New("stockade-nri has not seen this container, and `requirePlugin: true` in the node's configuration asks for that: " +
+				"is the plugin running? `stockade doctor` says")
+		}
+		return selection.Select(t.request, set)
 	}
-	p, err := st.Get(t.asked)
+	key, err := nodekey.Load(e.cfg.SelectionKey)
 	if err != nil {
-		return nil, fmt.Errorf("annotation %s: %w", annotation, err)
+		return nil, fmt.Errorf("%w (%w)", selection.ErrForged, err)
 	}
-	// Outside Kubernetes whoever sets annotations is the node's root, and nothing of what a match asks is known.
-	if t.facts.CRI {
-		if p.Match == nil {
-			return nil, fmt.Errorf("annotation %s: profile %s gives no match, so no pod may choose it", annotation, t.asked)
+	said, err := key.Verify(t.bearer, t.annotations)
+	if err != nil {
+		return nil, err
+	}
+	return confirm(said, t, set)
+}
+
+// signed reports whether any annotation claims to be the plugin's.
+func signed(annotations map[string]string) bool {
+	for a := range annotations {
+		if selection.Reserved(a) {
+			return true
 		}
-		if ok, why := p.Match.Holds(t.facts); !ok {
-			return nil, fmt.Errorf("annotation %s: profile %s is not for this container: %s", annotation, t.asked, why)
-		}
+	}
+	return false
+}
+
+// confirm chooses again, from the root-owned store and with the facts that the plugin has vouched for. The plugin may
+// have seen an earlier state of the store: a newer version of the same profile is taken, another profile is not.
+func confirm(said *selection.Statement, t task, set selection.Set) (*profiles.Profile, error) {
+	p, err := selection.Select(said.Request(t.request), set)
+	if said.Name == "" {
+		return p, err
+	}
+	if errors.Is(err, selection.ErrNoMatch) {
+		return nil, fmt.Errorf("stockade-nri has chosen profile %s, which is no longer in the store for this container (%s)", said.Name, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.Name != said.Name {
+		return nil, fmt.Errorf("stockade-nri has chosen profile %s, and the store now says %s: it has changed in between, try again", said.Name, p.Name)
+	}
+	if d := p.Digest(); d != said.Digest {
+		logrus.WithFields(logrus.Fields{"id": t.id, "profile": p.Name, "chosen": said.Digest, "taken": d}).
+			Warn("stockade: the profile has changed since stockade-nri has chosen it; the newer one is taken")
 	}
 	return p, nil
 }
 
 func (e *engine) noProfile(t task, why error) error {
 	what := "container " + t.id
-	if t.facts.Image != "" {
-		what = fmt.Sprintf("container %s (image %s)", t.id, t.facts.Image)
+	if image := t.request.Facts.Image; image != "" {
+		what = fmt.Sprintf("container %s (image %s)", t.id, image)
 	}
 	return fmt.Errorf("no profile for %s: write one into %s with a match for it, or name one in the annotation %s; "+
-		"`noProfile: monitor` in the node's configuration would let it run and report (%w)", what, e.cfg.Profiles, annotation, why)
+		"`noProfile: monitor` in the node's configuration would let it run and report (%w)", what, e.cfg.Profiles, selection.Annotation, why)
 }
 
 // unprofiled declares nothing and stops nothing: what a container without a profile is watched with.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/profiles/selection"
 )
 
 // node has all three folders, and a keeper that has seen what is in the first.
@@ -118,7 +119,7 @@ func TestALastGoodCopyStandsInAndIsSaid(t *testing.T) {
 	if got := digest(); got != before {
 		t.Errorf("another profile: %s", got)
 	}
-	if p, err := s.Match(profiles.MatchFacts{Image: "x"}); err != nil || p.Name != "a" || !strings.HasPrefix(p.Allow.Exec[0].File, n.LastGood) {
+	if p, err := match(s, profiles.MatchFacts{Image: "x"}); err != nil || p.Name != "a" || !strings.HasPrefix(p.Allow.Exec[0].File, n.LastGood) {
 		t.Errorf("match: %v %v", p, err)
 	}
 	for _, name := range []string{"a", "heir"} {
@@ -213,7 +214,7 @@ func TestEditorsMayMoveAFileAway(t *testing.T) {
 func TestANewBadFileIsLeftOutOnlyIfItWasSeenToCome(t *testing.T) {
 	n := newNode(t, map[string]string{"any.yaml": doc("any", `match: {images: ["a*"]}`)})
 	find := func(image string) error {
-		_, err := n.open().Match(profiles.MatchFacts{Image: image})
+		_, err := match(n.open(), profiles.MatchFacts{Image: image})
 		return err
 	}
 	n.write("new.yaml", "spec: [")
@@ -226,7 +227,7 @@ func TestANewBadFileIsLeftOutOnlyIfItWasSeenToCome(t *testing.T) {
 	if err := find("a"); err != nil {
 		t.Errorf("the set is not as it was before: %v", err)
 	}
-	if err := find("b"); err == nil || errors.Is(err, ErrNoMatch) {
+	if err := find("b"); err == nil || errors.Is(err, selection.ErrNoMatch) {
 		t.Errorf("what nothing matches could have been for the bad file: %v", err)
 	}
 	wantProblem(t, n.open(), "new.yaml:1:")
@@ -327,10 +328,10 @@ func TestABadResourceKeepsItsLastGoodVersion(t *testing.T) {
 	}
 	wantProblem(t, s, "profiles.stockade.dev/web: spec.mode: x")
 	wantProblem(t, s, "profiles.stockade.dev/never: spec.mode: y")
-	if _, err := s.Match(profiles.MatchFacts{Image: "a"}); err != nil {
+	if _, err := match(s, profiles.MatchFacts{Image: "a"}); err != nil {
 		t.Errorf("one that never was good stops others: %v", err)
 	}
-	if _, err := s.Match(profiles.MatchFacts{Image: "b"}); err == nil || errors.Is(err, ErrNoMatch) {
+	if _, err := match(s, profiles.MatchFacts{Image: "b"}); err == nil || errors.Is(err, selection.ErrNoMatch) {
 		t.Errorf("it might have been for this one: %v", err)
 	}
 	if _, err := c.Put(parsed(t, doc("web", ""))); err != nil {

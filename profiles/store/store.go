@@ -13,8 +13,9 @@
 // for that name; neither wins. It also knows last good copies, below.
 //
 // A bad file does not spoil the others. [Store.Get] works as long as the
-// profile and all that it extends stand in good files. [Store.Match] does not:
-// the bad file might hold the profile that should have been chosen.
+// profile and all that it extends stand in good files. [Store.Candidates], from
+// which package selection chooses, does not: the bad file might hold the profile
+// that should have been chosen.
 //
 // # Last good copies
 //
@@ -32,13 +33,6 @@
 // is left out: the set is then as it was before, but a container for which
 // nothing is found in it is refused, as that file might have been for it.
 //
-// # Which profile matches
-//
-// A profile is chosen by Match only if it gives match; without one it is there
-// to be extended or to be named. Of those that hold, the one wins that asks for
-// the most: the number of keys given among images, namespaces, podSelector and
-// containers. Two that ask for equally many are an error, never a coin toss.
-//
 // Limits: the folders above the store's are not looked at. The set is what was
 // there when Open read it; changes are seen by opening again. A file that is
 // written in place may be read half written, and half a profile may be right:
@@ -55,11 +49,10 @@ import (
 	"github.com/stockade-dev/stockade/profiles"
 )
 
-// ErrNotFound: no profile has that name. ErrNoMatch: none is for that
-// container. ErrDigest: the profile is not the one that was asked for.
+// ErrNotFound: no profile has that name. ErrDigest: the profile is not the one
+// that was asked for.
 var (
 	ErrNotFound = errors.New("no such profile")
-	ErrNoMatch  = errors.New("no profile matches")
 	ErrDigest   = errors.New("another digest")
 )
 

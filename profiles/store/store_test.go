@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/profiles/selection"
 )
 
 func doc(name, spec string) string {
@@ -138,7 +139,7 @@ func TestABadFileSpoilsOnlyWhatItMightHold(t *testing.T) {
 			t.Errorf("%s: %v\nwant %q in it", name, err, want)
 		}
 	}
-	if _, err := s.Match(profiles.MatchFacts{Image: "x"}); err == nil || errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), "bad.yaml") {
+	if _, err := match(s, profiles.MatchFacts{Image: "x"}); err == nil || errors.Is(err, selection.ErrNoMatch) || !strings.Contains(err.Error(), "bad.yaml") {
 		t.Errorf("Match beside a bad file: %v", err)
 	}
 	var text []string
@@ -155,7 +156,7 @@ func TestABadFileSpoilsOnlyWhatItMightHold(t *testing.T) {
 
 func TestNamesGivenTwiceStopMatch(t *testing.T) {
 	s := mustOpen(t, folder(t, map[string]string{"a.yaml": doc("x", "match: {images: [a]}"), "b.yaml": doc("x", "match: {images: [b]}")}))
-	if _, err := s.Match(profiles.MatchFacts{Image: "a"}); err == nil || errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), "b.yaml:1:1") {
+	if _, err := match(s, profiles.MatchFacts{Image: "a"}); err == nil || errors.Is(err, selection.ErrNoMatch) || !strings.Contains(err.Error(), "b.yaml:1:1") {
 		t.Error(err)
 	}
 }
@@ -170,7 +171,7 @@ func TestMatchTakesTheMostSpecific(t *testing.T) {
 		doc("stage-b", `match: {namespaces: [stage], containers: [main]}`),
 	}, "---\n")})
 	s := mustOpen(t, dir)
-	redis := profiles.MatchFacts{CRI: true, Image: "docker.io/library/redis:7", Namespace: "prod", Container: "main"}
+	redis := profiles.MatchFacts{CRI: true, Image: "docker.io/library/redis:7", Namespace: "prod", Container: "main", LabelsKnown: true}
 	with := func(change func(*profiles.MatchFacts)) profiles.MatchFacts { f := redis; change(&f); return f }
 	for _, tc := range []struct {
 		name  string
@@ -181,26 +182,30 @@ func TestMatchTakesTheMostSpecific(t *testing.T) {
 		{"three keys over two", with(func(f *profiles.MatchFacts) {
 			f.Labels, f.LabelsKnown = map[string]string{"app": "redis", "tier": "db", "x": "y"}, true
 		}), "prod-labelled"},
-		{"labels not known", with(func(f *profiles.MatchFacts) { f.Labels = map[string]string{"app": "redis", "tier": "db"} }), "prod"},
 		{"another namespace", with(func(f *profiles.MatchFacts) { f.Namespace = "dev" }), "any"},
 		{"no pod", profiles.MatchFacts{Image: "docker.io/library/redis:7"}, "any"},
 	} {
-		p, err := s.Match(tc.facts)
+		p, err := match(s, tc.facts)
 		if err != nil || p.Name != tc.want {
 			t.Errorf("%s: %v, %v; want %s", tc.name, p, err, tc.want)
 		}
 	}
-	if p, err := s.Match(profiles.MatchFacts{Image: "x"}); err != nil || len(p.Allow.Exec) != 1 {
+	if p, err := match(s, profiles.MatchFacts{Image: "x"}); err != nil || len(p.Allow.Exec) != 1 {
 		t.Errorf("what matches is not resolved: %+v %v", p, err)
 	}
-	_, err := s.Match(with(func(f *profiles.MatchFacts) { f.Namespace = "stage" }))
-	if err == nil || errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), "stage-a ("+dir+"/all.yaml:") || !strings.Contains(err.Error(), "stage-b (") {
+	_, err := match(s, with(func(f *profiles.MatchFacts) { f.Namespace = "stage" }))
+	if err == nil || errors.Is(err, selection.ErrNoMatch) || !strings.Contains(err.Error(), "stage-a ("+dir+"/all.yaml:") || !strings.Contains(err.Error(), "stage-b (") {
 		t.Errorf("a tie: %v", err)
 	}
-	_, err = s.Match(profiles.MatchFacts{})
-	if !errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), "base: it gives no match; prod: match.images is given and the image is not known") {
+	_, err = match(s, profiles.MatchFacts{})
+	if !errors.Is(err, selection.ErrNoMatch) || !strings.Contains(err.Error(), "base: it gives no match; prod: match.images is given and the image is not known") {
 		t.Errorf("none: %v", err)
 	}
+}
+
+// match asks for the profile of a container, by match alone.
+func match(s *Store, f profiles.MatchFacts) (*profiles.Profile, error) {
+	return selection.Select(selection.Request{Facts: f}, s)
 }
 
 func TestNoMatchIsShort(t *testing.T) {
@@ -208,12 +213,12 @@ func TestNoMatchIsShort(t *testing.T) {
 	for i := range 50 {
 		files[fmt.Sprintf("%d.yaml", i)] = doc(fmt.Sprintf("p%d", i), "match: {images: [x]}")
 	}
-	_, err := mustOpen(t, folder(t, files)).Match(profiles.MatchFacts{Image: "y"})
-	if !errors.Is(err, ErrNoMatch) || !strings.HasSuffix(err.Error(), "and 40 more") {
+	_, err := match(mustOpen(t, folder(t, files)), profiles.MatchFacts{Image: "y"})
+	if !errors.Is(err, selection.ErrNoMatch) || !strings.HasSuffix(err.Error(), "and 40 more") {
 		t.Error(err)
 	}
-	_, err = mustOpen(t, folder(t, nil)).Match(profiles.MatchFacts{Image: "y"})
-	if !errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), "there is none in ") {
+	_, err = match(mustOpen(t, folder(t, nil)), profiles.MatchFacts{Image: "y"})
+	if !errors.Is(err, selection.ErrNoMatch) || !strings.Contains(err.Error(), "there is none") {
 		t.Error(err)
 	}
 }

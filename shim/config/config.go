@@ -55,6 +55,12 @@ type Config struct {
 	// RaiseLimits lets the shim raise fs.fanotify.max_user_groups when it is
 	// full (default true).
 	RaiseLimits bool
+	// SelectionKey is the file with the key that signs what stockade-nri says
+	// to the shims (default /var/lib/stockade/selection.key).
+	SelectionKey string
+	// RequirePlugin refuses containers of pods that stockade-nri has not seen
+	// (default false: the shim then chooses by itself, from what it knows).
+	RequirePlugin bool
 }
 
 // Limit bounds a folder. The oldest files go first.
@@ -74,6 +80,7 @@ func Default() Config {
 		NoProfile:     Refuse,
 		IncidentLimit: Limit{Count: 10000, Bytes: 256 << 20},
 		RaiseLimits:   true,
+		SelectionKey:  "/var/lib/stockade/selection.key",
 	}
 }
 

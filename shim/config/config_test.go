@@ -21,6 +21,8 @@ noProfile: monitor
 incidentLimit: {count: 7, bytes: 1MiB}
 guard: /usr/libexec/stockade-guard
 raiseLimits: false
+selectionKey: /k
+requirePlugin: true
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -28,6 +30,7 @@ raiseLimits: false
 	want := Config{
 		Profiles: "/p", Cluster: "/c", LastGood: "/g", Incidents: "/i/x", State: "/s", NoProfile: Monitor,
 		IncidentLimit: Limit{Count: 7, Bytes: 1 << 20}, Guard: "/usr/libexec/stockade-guard",
+		SelectionKey: "/k", RequirePlugin: true,
 	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)

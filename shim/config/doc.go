@@ -11,6 +11,8 @@
 //	incidentLimit: {count: 10000, bytes: 256MiB}
 //	guard: ""
 //	raiseLimits: true
+//	selectionKey: /var/lib/stockade/selection.key
+//	requirePlugin: false
 //
 // Every key may be left out; [Default] documents what then holds. What is
 // there must be right: an unknown key, a relative path, a wrong unit or a

@@ -80,14 +80,9 @@ func (c *Config) fields() map[string]set {
 		"incidentLimit": func(p *reader, field string, n ast.Node) {
 			p.mapping(n, field, map[string]set{"count": c.setCount, "bytes": c.setBytes})
 		},
-		"raiseLimits": func(p *reader, field string, n ast.Node) {
-			b, ok := n.(*ast.BoolNode)
-			if !ok {
-				p.fail(n, field, "is "+found(n), "true or false")
-				return
-			}
-			c.RaiseLimits = b.Value
-		},
+		"raiseLimits":   boolean(&c.RaiseLimits),
+		"selectionKey":  absolute(&c.SelectionKey, false),
+		"requirePlugin": boolean(&c.RequirePlugin),
 	}
 }
 
@@ -146,6 +141,17 @@ func absolute(dst *string, emptyOK bool) set {
 			return
 		}
 		*dst = filepath.Clean(s)
+	}
+}
+
+func boolean(dst *bool) set {
+	return func(p *reader, field string, n ast.Node) {
+		b, ok := n.(*ast.BoolNode)
+		if !ok {
+			p.fail(n, field, "is "+found(n), "true or false")
+			return
+		}
+		*dst = b.Value
 	}
 }
 
