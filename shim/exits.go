@@ -48,9 +48,11 @@ func (f *fence) ended(process string, pid int) {
 	}
 	v := enforce.Violation{
 		Time: time.Now(), PID: pid, TID: pid,
-		Access:  profiles.Access{Kind: profiles.Syscall},
-		Verdict: f.plan.Refuse(profiles.ReasonFilter),
+		Access: profiles.Access{Kind: profiles.Syscall},
 	}
+	v.Plan = f.now()
+	v.Verdict = v.Plan.Refuse(profiles.ReasonFilter)
+	f.container.CountEnd(&v)
 	if v.Verdict.Action == profiles.Kill {
 		begin := time.Now()
 		v.Err = f.container.Kill()

@@ -30,8 +30,8 @@ import (
 type fence struct {
 	engine *engine
 	task   task
-	plan   *profiles.Plan
-	spec   *specs.Spec // as containerd wrote it, then as edited
+	plan   *profiles.Plan // with which the container is made; see now
+	spec   *specs.Spec    // as containerd wrote it, then as edited
 	bundle string
 
 	termination string // the host's file for the termination message, "" if there is none
@@ -131,6 +131,14 @@ func (f *fence) arm(ctx context.Context, pid int) (err error) {
 	return f.engine.healthy()
 }
 
+// now is the plan in force.
+func (f *fence) now() *profiles.Plan {
+	if c := f.enforced(); c != nil {
+		return c.Plan()
+	}
+	return f.plan
+}
+
 // key names the container to the guard.
 func (f *fence) key() string { return f.task.namespace + "/" + f.task.id }
 
@@ -199,9 +207,10 @@ func (f *fence) session(r *taskapi.ExecProcessRequest) error {
 	if v := f.container.JudgeSession(p.Args, p.Env, p.Cwd); v != nil {
 		f.engine.report.put(f, *v)
 		return fmt.Errorf("%w: exec session %s: %s (profile %s; to allow it: %s)",
-			errRefused, quote(p.Args), v.Verdict.Reason, f.plan.Name, v.Suggest)
+			errRefused, quote(p.Args), v.Verdict.Reason, v.Plan.Name, v.Suggest)
 	}
 	bundle.ApplyProcess(&p, f.plan)
+	bundle.ApplyProcess(&p, f.now()) // never more than the container itself was given
 	data, err := json.Marshal(&p)
 	if err != nil {
 		return err

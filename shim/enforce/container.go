@@ -32,7 +32,7 @@ type Config struct {
 // Container is one container's fence: its plan, what its mounts are, and what its processes run.
 type Container struct {
 	id      string
-	plan    *profiles.Plan
+	plan    livePlan
 	image   Image
 	cg      *cgroup.Cgroup
 	init    int
@@ -43,11 +43,16 @@ type Container struct {
 	uids    []idRange
 	mountNS identity
 	hashes  hashCache
-	uring   bool // io_uring is open to the container
+	uring   atomic.Bool // io_uring is, or was, open to the container
 	table   table
 
 	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
 	execs atomic.Int32 // exec sessions that the runtime is setting up right now
+
+	counts counters
+
+	marks  sync.Mutex // serialises what changes the marks of mounts, and their end
+	closed bool       // guarded by marks
 
 	mu      sync.Mutex
 	ignored map[string]bool // directories and files already looked at for an ignore mark; guarded by mu
@@ -56,16 +61,17 @@ type Container struct {
 // newContainer takes hold of what killing and marking need.
 func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 	c := &Container{
-		id: cfg.ID, plan: cfg.Plan, image: cfg.Image, init: cfg.Init, root: -1, report: cfg.Report,
+		id: cfg.ID, image: cfg.Image, init: cfg.Init, root: -1, report: cfg.Report,
 		proc:    proc,
 		ignored: map[string]bool{},
 	}
+	c.plan.arm(cfg.Plan)
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	c.uring = cfg.Plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: "io_uring_setup"}).Allowed()
+	c.uring.Store(opensUring(cfg.Plan))
 	if c.cg, err = cgroup.Open(cfg.Init); err != nil {
 		return nil, fmt.Errorf("container's cgroup: %w", err)
 	}
@@ -89,6 +95,11 @@ func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 }
 
 func (c *Container) close() {
+	c.marks.Lock()
+	defer c.marks.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 	if c.root >= 0 {
 		_ = unix.Close(c.root)
 		c.root = -1

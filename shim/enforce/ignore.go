@@ -19,23 +19,27 @@ func (c *Container) silence(g *fanotify.Group, m *mount, name string) {
 	if !m.private {
 		return
 	}
-	dir := path.Dir(name)
-	if c.firstLook(dir + "/") {
-		if c.dirIsFree(m, dir) {
+	// Held until the mark is set: a plan that replaces this one must find it (see Loop.Replace).
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.root < 0 {
+		return // it has ended
+	}
+	plan, dir := c.Plan(), path.Dir(name)
+	if c.firstLookLocked(dir + "/") {
+		if c.dirIsFree(plan, m, dir) {
 			c.ignore(g, dir, true)
 			return
 		}
 	}
-	if c.firstLook(name) && !c.dirIsFree(m, dir) && c.fileIsFree(m, name) {
+	if c.firstLookLocked(name) && !c.dirIsFree(plan, m, dir) && c.fileIsFree(plan, m, name) {
 		c.ignore(g, name, false)
 	}
 }
 
-// firstLook says whether key is looked at for the first time. The memory is bounded: when it is full it starts anew,
-// which costs repeated marks and nothing else.
-func (c *Container) firstLook(key string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// firstLookLocked says whether key is looked at for the first time. The memory is bounded: when it is full it starts
+// anew, which costs repeated marks and nothing else.
+func (c *Container) firstLookLocked(key string) bool {
 	if c.ignored[key] {
 		return false
 	}
@@ -46,10 +50,10 @@ func (c *Container) firstLook(key string) bool {
 	return true
 }
 
-func (c *Container) dirIsFree(m *mount, dir string) bool {
-	switch c.plan.CoverDir(dir) {
+func (c *Container) dirIsFree(plan *profiles.Plan, m *mount, dir string) bool {
+	switch plan.CoverDir(dir) {
 	case profiles.CoverWrite:
-		return m.readOnly || c.plan.CoverTree(m.dest) == profiles.CoverWrite
+		return m.readOnly || plan.CoverTree(m.dest) == profiles.CoverWrite
 	case profiles.CoverRead:
 		return m.readOnly
 	case profiles.CoverImage:
@@ -58,8 +62,8 @@ func (c *Container) dirIsFree(m *mount, dir string) bool {
 	return false
 }
 
-func (c *Container) fileIsFree(m *mount, name string) bool {
-	switch c.plan.CoverPath(name) {
+func (c *Container) fileIsFree(plan *profiles.Plan, m *mount, name string) bool {
+	switch plan.CoverPath(name) {
 	case profiles.CoverWrite, profiles.CoverRead:
 		return m.readOnly
 	case profiles.CoverImage:

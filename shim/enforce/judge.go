@@ -28,6 +28,7 @@ type judgement struct {
 	file    procfs.File // the object
 	mount   *mount
 	flags   uint64
+	plan    *profiles.Plan // by which the verdict is given
 	access  profiles.Access
 	verdict profiles.Verdict
 	why     profiles.Reason // set when it is not for the plan to say no: how the access was made
@@ -140,7 +141,7 @@ func (j *judgement) open() error {
 // by a thread that has the registers of the one that it was made for.
 func (j *judgement) syscall() (procfs.Syscall, error) {
 	sys, err := j.proc.Syscall(j.ev.TID)
-	if err == nil && j.c.uring {
+	if err == nil && j.c.uring.Load() {
 		if own, ok := j.proc.OpensItself(j.ev.TID); !own || !ok {
 			return procfs.Syscall{}, nil
 		}
@@ -201,7 +202,8 @@ func (j *judgement) interpreter(file identity) (bool, error) {
 // program judges what execve named.
 func (j *judgement) program(file identity) error {
 	j.access.Subject.SessionRoot = j.self.session && j.self.runtime && !j.self.forked
-	if j.c.plan.NeedsHash(j.access.Path) && !j.hash() {
+	j.plan = j.c.Plan()
+	if j.plan.NeedsHash(j.access.Path) && !j.hash() {
 		return errNeedsHash
 	}
 	if err := j.decide(); err != nil {
@@ -232,20 +234,26 @@ func (j *judgement) decide() error {
 	if j.why == 0 && a.Kind == profiles.Exec && j.file.Deleted {
 		j.why = profiles.ReasonUnlinked
 	}
+	if j.plan == nil {
+		j.plan = j.c.Plan()
+	}
 	if j.why != 0 {
-		j.verdict = j.c.plan.Refuse(j.why)
+		j.verdict = j.plan.Refuse(j.why)
 		return nil
 	}
-	j.verdict = j.c.plan.Decide(a)
+	j.verdict = j.plan.Decide(a)
 	j.quiet = true // an exec too: the kernel opens what it executes, and asks about that open as well
 	return nil
 }
 
 // violation is the judgement as evidence.
 func (j *judgement) violation() Violation {
-	v := Violation{Access: j.access, Verdict: j.verdict, Flags: j.flags}
+	if j.plan == nil {
+		j.plan = j.c.Plan()
+	}
+	v := Violation{Plan: j.plan, Access: j.access, Verdict: j.verdict, Flags: j.flags}
 	if j.why == 0 {
-		v.Suggest = j.c.plan.Suggest(&j.access)
+		v.Suggest = j.plan.Suggest(&j.access)
 	}
 	v.witness(j.proc, j.th)
 	return v

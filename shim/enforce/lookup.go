@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/procfs"
 )
 
@@ -16,6 +17,7 @@ import (
 // descriptors, which are no events.
 type lookup struct {
 	c    *Container
+	plan *profiles.Plan
 	tid  int
 	at   int // the thread's descriptor of the directory that a relative name starts from, or AT_FDCWD
 	name string

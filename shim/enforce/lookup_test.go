@@ -35,7 +35,8 @@ func compile(t *testing.T, spec string) *profiles.Plan {
 // watched is a container without a container: this machine's root and mounts, and a plan.
 func watched(t *testing.T, spec string) *Container {
 	t.Helper()
-	c := &Container{plan: compile(t, spec), proc: openProc(t), mounts: map[uint64]*mount{}}
+	c := &Container{proc: openProc(t), mounts: map[uint64]*mount{}}
+	c.plan.arm(compile(t, spec))
 	c.table.proc = c.proc
 	var err error
 	if c.root, err = openPath("/"); err != nil {
@@ -142,7 +143,7 @@ func TestPlaceResolvesAsTheKernelDoes(t *testing.T) {
 		{"/proc/self/root" + dir + "/l/file", true, "sub/deep", "file", true},
 	}
 	for _, tt := range tests {
-		l := lookup{c: c, tid: pid, at: unix.AT_FDCWD, name: tt.name}
+		l := lookup{c: c, plan: c.Plan(), tid: pid, at: unix.AT_FDCWD, name: tt.name}
 		p, err := l.place(tt.follow)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
@@ -157,7 +158,7 @@ func TestPlaceResolvesAsTheKernelDoes(t *testing.T) {
 	for name, want := range map[string]error{
 		dir + "/loop": unix.ELOOP, dir + "/none/x": unix.ENOENT, dir + "/file/x": unix.ENOTDIR,
 	} {
-		if _, err := (&lookup{c: c, tid: pid, at: unix.AT_FDCWD, name: name}).place(true); !errors.Is(err, want) {
+		if _, err := (&lookup{c: c, plan: c.Plan(), tid: pid, at: unix.AT_FDCWD, name: name}).place(true); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}
 	}
@@ -238,7 +239,7 @@ func TestAttempts(t *testing.T) {
 			}
 		}
 		var got []string
-		for _, a := range c.watch(call) {
+		for _, a := range c.watch(c.Plan(), call) {
 			got = append(got, a.Path)
 		}
 		if fmt.Sprint(got) != fmt.Sprint(tt.want) {

@@ -50,6 +50,7 @@ type Loop struct {
 	group *fanotify.Group
 	proc  *procfs.FS
 	beat  Beat
+	clock time.Time // of its monotonic reading alone
 
 	mu         sync.Mutex                   // serialises changes of containers
 	containers atomic.Pointer[[]*Container] // replaced, never changed
@@ -63,7 +64,7 @@ func NewLoop(g *fanotify.Group, beat Beat) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Loop{group: g, proc: proc, beat: beat, ended: make(chan struct{})}
+	l := &Loop{group: g, proc: proc, beat: beat, clock: time.Now(), ended: make(chan struct{})}
 	l.containers.Store(&[]*Container{})
 	return l, nil
 }
@@ -130,42 +131,50 @@ func (l *Loop) Run() error {
 			return fmt.Errorf("read events: %w", err)
 		}
 		l.beat.Busy()
+		since := time.Since(l.clock)
 		for _, ev := range evs[:n] {
-			l.handle(ev, "", 0)
+			l.handle(asked{Event: ev, since: since})
 		}
 		l.beat.Idle()
 	}
 }
 
-// handle answers one event. sum is the object's sha256 when it was gathered already; tries counts how often the event
-// was put off.
-func (l *Loop) handle(ev fanotify.Event, sum string, tries int) {
+// asked is an event on its way to its answer.
+type asked struct {
+	fanotify.Event
+	since time.Duration // when it was read, on the loop's clock
+	sum   string        // the object's sha256 when it was gathered already
+	tries int           // how often it was put off
+}
+
+// handle answers one event.
+func (l *Loop) handle(ev asked) {
 	if ev.Undelivered() != nil {
 		return // denied by the kernel; counted by the group
 	}
 	c, err := l.owner(ev.TID)
 	if err != nil && passes(err) {
-		l.again(ev, sum, tries)
+		l.again(ev)
 		return
 	}
 	if err != nil {
-		l.answer(ev, false) // the thread is gone, or cannot be told: nobody, or nobody known, is let through
+		l.answer(nil, ev, false) // the thread is gone, or cannot be told: nobody, or nobody known, is let through
 		return
 	}
 	if c == nil {
-		l.answer(ev, true) // not of a container of ours: the host, the runtime, the snapshotter
+		l.answer(nil, ev, true) // not of a container of ours: the host, the runtime, the snapshotter
 		return
 	}
 	if c.dead.Load() {
-		l.answer(ev, false)
+		l.answer(c, ev, false)
 		return
 	}
-	j := judgement{c: c, proc: l.proc, ev: ev, sum: sum, late: tries >= maxTries}
+	j := judgement{c: c, proc: l.proc, ev: ev.Event, sum: ev.sum, late: ev.tries >= maxTries}
 	switch err := j.judge(); {
 	case errors.Is(err, errNeedsHash):
 		l.later(func() { l.withHash(ev, c) })
 	case errors.Is(err, errNotYet), passes(err):
-		l.again(ev, sum, tries)
+		l.again(ev)
 	case err != nil:
 		l.fail(c, ev, &j, err)
 	default:
@@ -190,13 +199,14 @@ func passes(err error) bool {
 }
 
 // again puts an event off for a while that grows.
-func (l *Loop) again(ev fanotify.Event, sum string, tries int) {
+func (l *Loop) again(ev asked) {
 	l.later(func() {
 		select {
 		case <-l.ended:
 			ev.Close()
-		case <-time.After(min(time.Millisecond<<min(tries, 6), 50*time.Millisecond)):
-			l.handle(ev, sum, tries+1)
+		case <-time.After(min(time.Millisecond<<min(ev.tries, 6), 50*time.Millisecond)):
+			ev.tries++
+			l.handle(ev)
 		}
 	})
 }
@@ -210,12 +220,13 @@ func (l *Loop) later(f func()) {
 	}()
 }
 
-func (l *Loop) withHash(ev fanotify.Event, c *Container) {
-	sum, err := c.hashes.read(ev.FD)
-	if err != nil {
-		sum = "unreadable"
+func (l *Loop) withHash(ev asked, c *Container) {
+	var err error
+	if ev.sum, err = c.hashes.read(ev.FD); err != nil {
+		ev.sum = "unreadable"
 	}
-	l.handle(ev, sum, 0)
+	ev.tries = 0
+	l.handle(ev)
 }
 
 // owner finds the container that a thread belongs to: nil, nil for a thread of none of ours. It goes by control group,
@@ -253,9 +264,10 @@ func mountNamespace(tid int) (identity, error) {
 }
 
 // act carries out a verdict: kill, answer, tell; in this order.
-func (l *Loop) act(c *Container, ev fanotify.Event, j *judgement) {
+func (l *Loop) act(c *Container, ev asked, j *judgement) {
+	c.counts.decided(j.access.Kind, j.verdict.Action)
 	if j.verdict.Action == profiles.Allow {
-		l.answer(ev, true)
+		l.answer(c, ev, true)
 		if j.quiet {
 			c.silence(l.group, j.mount, j.access.Path)
 		}
@@ -264,23 +276,23 @@ func (l *Loop) act(c *Container, ev fanotify.Event, j *judgement) {
 	v := j.violation()
 	switch j.verdict.Action {
 	case profiles.Report:
-		l.answer(ev, true)
+		l.answer(c, ev, true)
 	case profiles.Kill:
 		v.Killed = c.stop(&v)
-		l.answer(ev, false)
+		l.answer(c, ev, false)
 	case profiles.Freeze:
 		v.Err = c.cg.Freeze()
-		l.answer(ev, false)
+		l.answer(c, ev, false)
 	default:
-		l.answer(ev, false)
+		l.answer(c, ev, false)
 	}
 	c.report(v)
 }
 
 // fail is for facts that could not be gathered while their thread waits: nobody is let through on a guess.
-func (l *Loop) fail(c *Container, ev fanotify.Event, j *judgement, err error) {
+func (l *Loop) fail(c *Container, ev asked, j *judgement, err error) {
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
-		l.answer(ev, false) // the thread was killed while it waited
+		l.answer(c, ev, false) // the thread was killed while it waited
 		return
 	}
 	if j.access.Kind == 0 {
@@ -291,20 +303,25 @@ func (l *Loop) fail(c *Container, ev fanotify.Event, j *judgement, err error) {
 	}
 	v := j.violation()
 	v.Err = err
-	if c.plan.Mode == profiles.ModeEnforce {
+	if v.Plan.Mode == profiles.ModeEnforce {
 		v.Verdict.Action = profiles.Kill
 		v.Killed = c.stop(&v)
-		l.answer(ev, false)
+		l.answer(c, ev, false)
 	} else {
 		v.Verdict.Action = profiles.Report
-		l.answer(ev, true)
+		l.answer(c, ev, true)
 	}
+	c.counts.decided(v.Access.Kind, v.Verdict.Action)
 	c.report(v)
 }
 
-func (l *Loop) answer(ev fanotify.Event, allow bool) {
+// answer answers, for c if it is known.
+func (l *Loop) answer(c *Container, ev asked, allow bool) {
 	// An answer that cannot be written leaves the thread blocked, never let through.
-	_ = l.group.Respond(ev, allow)
+	_ = l.group.Respond(ev.Event, allow)
+	if c != nil {
+		c.counts.answered.observe(time.Since(l.clock) - ev.since)
+	}
 }
 
 // stop kills the container and says how long that took.

@@ -21,12 +21,13 @@ type mount struct {
 	dest     string
 	readOnly bool
 	noexec   bool
-	seen     bool // there are events of it
-	image    bool // part of the container's own root filesystem
-	private  bool // nobody else has this file system: ignore marks on its inodes concern this container only
-	marked   uint64
-	whole    bool // marked by filesystem, not by mount
-	fd       int  // O_PATH, -1: closed
+	seen     bool   // there are events of it
+	image    bool   // part of the container's own root filesystem
+	private  bool   // nobody else has this file system: ignore marks on its inodes concern this container only
+	marked   uint64 // what is asked about; guarded by Container.marks once armed
+	whole    bool   // marked by filesystem, not by mount
+	hidden   bool   // another mount lies over it
+	fd       int    // O_PATH, -1: closed
 }
 
 func (m *mount) close() {
@@ -73,9 +74,7 @@ func (c *Container) readMounts(tmpfs []string) error {
 		ownTmpfs := i.FSType == "tmpfs" && i.Root == "/" && on[m.dest] == 1 && slices.Contains(tmpfs, m.dest)
 		m.private, m.whole = ownOverlay || ownTmpfs, ownOverlay || ownTmpfs
 		m.noexec = hasOption(i.Options, "noexec")
-		if m.seen = !slices.Contains(unwatched, i.FSType); m.seen {
-			m.marked = c.mask(m)
-		}
+		m.seen = !slices.Contains(unwatched, i.FSType)
 		c.mounts[uint64(i.ID)] = m
 	}
 	return nil
@@ -83,13 +82,13 @@ func (c *Container) readMounts(tmpfs []string) error {
 
 func hasOption(options, o string) bool { return slices.Contains(strings.Split(options, ","), o) }
 
-// mask is what has to be asked about on m: nothing that is declared for every program anyway.
-func (c *Container) mask(m *mount) uint64 {
+// mask is what has to be asked about on m under plan: nothing that is declared for every program anyway.
+func mask(plan *profiles.Plan, m *mount) uint64 {
 	mask := uint64(fanotify.OpenExecPerm)
 	if m.noexec && !m.whole {
 		mask = 0 // the kernel refuses the exec before it would tell us
 	}
-	cover := c.plan.CoverTree(m.dest)
+	cover := plan.CoverTree(m.dest)
 	if cover == profiles.CoverWrite || (cover == profiles.CoverRead && m.readOnly) {
 		return mask
 	}
@@ -98,22 +97,19 @@ func (c *Container) mask(m *mount) uint64 {
 
 // arm marks every mount. After it, no open and no exec of the container goes unasked.
 func (c *Container) arm(g *fanotify.Group) error {
-	whole := uint64(0) // what the root's file system as a whole is asked about: what any of its mounts needs
-	for _, m := range c.mounts {
-		if m.image && m.whole {
-			whole |= m.marked
-		}
-	}
+	want := c.masks(c.Plan())
 	for id, m := range c.mounts {
-		if m.image && m.whole {
-			m.marked = whole
-		}
-		if m.marked == 0 {
+		if !m.seen {
 			continue
 		}
-		err := c.armMount(g, id, m)
-		if errors.Is(err, errHidden) {
+		// Those that need no mark under this plan too: another plan may need one, and by then their names are the
+		// container's to change.
+		err := c.hold(id, m)
+		if m.hidden = errors.Is(err, errHidden); m.hidden || err != nil && want[m] == 0 {
 			continue
+		}
+		if err == nil && want[m] != 0 {
+			err = m.mark(g, want[m])
 		}
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", m.dest, err)
@@ -122,10 +118,55 @@ func (c *Container) arm(g *fanotify.Group) error {
 	return nil
 }
 
+// masks is what has to be asked about under plan, by mount.
+func (c *Container) masks(plan *profiles.Plan) map[*mount]uint64 {
+	want := make(map[*mount]uint64, len(c.mounts))
+	whole := uint64(0) // what the root's file system as a whole is asked about: what any of its mounts needs
+	for _, m := range c.mounts {
+		if !m.seen {
+			continue
+		}
+		want[m] = mask(plan, m)
+		if m.image && m.whole {
+			whole |= want[m]
+		}
+	}
+	for m := range want {
+		if m.image && m.whole {
+			want[m] = whole
+		}
+	}
+	return want
+}
+
+// mark asks about more on m.
+func (m *mount) mark(g *fanotify.Group, more uint64) error {
+	add := g.MarkMount
+	if m.whole {
+		add = g.MarkFilesystem
+	}
+	if err := add(m.fd, more); err != nil {
+		return err
+	}
+	m.marked |= more
+	return nil
+}
+
+// unmark asks about less on m. What cannot be taken away goes on being asked about, and may be marked again.
+func (m *mount) unmark(g *fanotify.Group, less uint64) {
+	remove := g.UnmarkMount
+	if m.whole {
+		remove = g.UnmarkFilesystem
+	}
+	_ = remove(m.fd, less)
+	m.marked &^= less
+}
+
 // errHidden: another mount lies over this one, so no name leads to it.
 var errHidden = errors.New("hidden by another mount")
 
-func (c *Container) armMount(g *fanotify.Group, id uint64, m *mount) error {
+// hold takes hold of the mount m, whose id was read before.
+func (c *Container) hold(id uint64, m *mount) error {
 	fd, err := c.open(m.dest, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return errHidden
@@ -142,22 +183,16 @@ func (c *Container) armMount(g *fanotify.Group, id uint64, m *mount) error {
 		m.close()
 		return errHidden
 	}
-	if m.whole {
-		return g.MarkFilesystem(fd, m.marked)
-	}
-	return g.MarkMount(fd, m.marked)
+	return nil
 }
 
 // disarm takes the marks away again.
 func (c *Container) disarm(g *fanotify.Group) {
+	c.marks.Lock()
+	defer c.marks.Unlock()
 	for _, m := range c.mounts {
-		if m.fd < 0 {
-			continue
-		}
-		if m.whole {
-			_ = g.UnmarkFilesystem(m.fd, m.marked)
-		} else {
-			_ = g.UnmarkMount(m.fd, m.marked)
+		if m.fd >= 0 && m.marked != 0 {
+			m.unmark(g, m.marked)
 		}
 	}
 }

@@ -23,6 +23,7 @@ func (c *Container) JudgeSession(args, env []string, cwd string) *Violation {
 	if err != nil {
 		return nil
 	}
+	plan := c.Plan()
 	a := profiles.Access{
 		Kind: profiles.Exec, Path: name,
 		Subject: profiles.Subject{Session: true, SessionRoot: true},
@@ -30,15 +31,16 @@ func (c *Container) JudgeSession(args, env []string, cwd string) *Violation {
 	if m := c.mounts[st.Mnt_id]; m != nil && m.image {
 		a.Image = c.image.Unchanged(name, m.readOnly)
 	}
-	if c.plan.NeedsHash(name) {
+	if plan.NeedsHash(name) {
 		return nil // its bytes are looked at when it is executed
 	}
-	v := c.plan.Decide(&a)
+	v := plan.Decide(&a)
 	if v.Allowed() {
 		return nil
 	}
+	c.counts.decided(profiles.Exec, profiles.Deny)
 	v.Action = profiles.Deny // refused before it exists: there is nothing to kill
-	return &Violation{Time: time.Now(), Access: a, Verdict: v, Suggest: c.plan.Suggest(&a), Cmdline: args}
+	return &Violation{Time: time.Now(), Plan: plan, Access: a, Verdict: v, Suggest: plan.Suggest(&a), Cmdline: args}
 }
 
 // lookPath finds what the runtime will execute for name: its path in the container with links resolved.

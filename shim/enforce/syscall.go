@@ -1,6 +1,9 @@
 package enforce
 
 import (
+	"runtime"
+	"time"
+
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/procfs"
 )
@@ -17,13 +20,27 @@ type Call struct {
 // Syscall judges a call and carries the verdict out, but for the answer itself: allow says which it is. The calling
 // thread waits meanwhile; Config.Report only takes note.
 func (c *Container) Syscall(call Call) (allow bool, err error) {
-	if c.dead.Load() {
-		return false, nil
+	begin := time.Now()
+	defer func() { c.counts.told.observe(time.Since(begin)) }()
+	for {
+		if c.dead.Load() {
+			return false, nil
+		}
+		plan := c.Plan()
+		allow, err = c.judgeCall(plan, call)
+		// Looking at a call's memory can take as long as the container likes: what was allowed is allowed by the plan
+		// that holds now.
+		if !allow || err != nil || plan == c.Plan() {
+			return allow, err
+		}
 	}
+}
+
+func (c *Container) judgeCall(plan *profiles.Plan, call Call) (allow bool, err error) {
 	var attempts []profiles.Access
-	watched := c.plan.Watches(call.Name)
+	watched := c.plan.armed.Watches(call.Name) && declares(plan, call.Name)
 	if watched {
-		if attempts = c.watch(call); len(attempts) == 0 || call.Valid() != nil {
+		if attempts = c.watch(plan, call); len(attempts) == 0 || call.Valid() != nil {
 			return true, nil
 		}
 	}
@@ -42,17 +59,25 @@ func (c *Container) Syscall(call Call) (allow bool, err error) {
 	}
 	for _, attempt := range attempts {
 		attempt.Subject = a.Subject
-		verdict := c.plan.Decide(&attempt)
+		verdict := plan.Decide(&attempt)
+		c.counts.decided(attempt.Kind, verdict.Action)
 		if verdict.Action != profiles.Allow {
-			c.carryOut(verdict, attempt, call, th)
+			c.carryOut(plan, verdict, attempt, call, th)
 			return verdict.Allowed(), nil
 		}
 	}
 	return true, nil
 }
 
-func (c *Container) carryOut(verdict profiles.Verdict, a profiles.Access, call Call, th procfs.Thread) {
-	v := Violation{Access: a, Verdict: verdict, Suggest: c.plan.Suggest(&a), Call: call.Name, Args: call.Args, Arch: call.Arch}
+// declares says whether plan lets everybody make a call, whatever its arguments.
+func declares(plan *profiles.Plan, name string) bool {
+	return plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: name}).Action == profiles.Allow
+}
+
+func (c *Container) carryOut(plan *profiles.Plan, verdict profiles.Verdict, a profiles.Access, call Call, th procfs.Thread) {
+	v := Violation{
+		Plan: plan, Access: a, Verdict: verdict, Suggest: plan.Suggest(&a), Call: call.Name, Args: call.Args, Arch: call.Arch,
+	}
 	v.witness(c.proc, th)
 	switch verdict.Action {
 	case profiles.Kill:
@@ -65,7 +90,10 @@ func (c *Container) carryOut(verdict profiles.Verdict, a profiles.Access, call C
 
 // callAccess is a call as an access, with what is known of its subject.
 func (c *Container) callAccess(call Call, th procfs.Thread) (a profiles.Access, self program, err error) {
-	a = profiles.Access{Kind: profiles.Syscall, Name: call.Name, Notified: true}
+	// What the filter refused for its name alone may have been declared since: filters cannot be changed. What it
+	// refused though the name was declared came with other arguments, or through another architecture's entry.
+	since := call.Arch == runtime.GOARCH && !declares(c.plan.armed, call.Name)
+	a = profiles.Access{Kind: profiles.Syscall, Name: call.Name, Notified: !since}
 	exe, err := c.proc.Exe(th.TID) // the leader may have ended
 	if err != nil {
 		return a, self, err

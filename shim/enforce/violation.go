@@ -11,6 +11,7 @@ import (
 // Violation is an access whose verdict is not allow, with what could be learned of its subject while it was blocked.
 type Violation struct {
 	Time    time.Time
+	Plan    *profiles.Plan // by which the verdict was given
 	Access  profiles.Access
 	Verdict profiles.Verdict
 	Suggest string // the profile line that would have allowed it

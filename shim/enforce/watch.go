@@ -65,9 +65,9 @@ var errUnseen = errors.New("nothing to see")
 // ordinary permissions) decide what comes of it, whatever the arguments are by then; here an undeclared attempt is
 // seen, which they would refuse in silence. So what cannot be told lets the call go on, and nobody is killed for a
 // call that would have failed under any runtime.
-func (c *Container) watch(call Call) (attempts []profiles.Access) {
+func (c *Container) watch(plan *profiles.Plan, call Call) (attempts []profiles.Access) {
 	for _, o := range watchedCalls[call.Name] {
-		a, err := c.attempt(call, o)
+		a, err := c.attempt(plan, call, o)
 		if err != nil && !errors.Is(err, errFree) {
 			break // of a rename, the first name decides whether it can come to anything
 		}
@@ -79,7 +79,7 @@ func (c *Container) watch(call Call) (attempts []profiles.Access) {
 }
 
 // attempt finds what a call is going to do to which path.
-func (c *Container) attempt(call Call, o operand) (profiles.Access, error) {
+func (c *Container) attempt(plan *profiles.Plan, call Call, o operand) (profiles.Access, error) {
 	var a profiles.Access
 	name, err := procfs.String(call.TID, call.Args[o.path])
 	if err != nil || name == "/dev/null" {
@@ -90,12 +90,12 @@ func (c *Container) attempt(call Call, o operand) (profiles.Access, error) {
 		flags = int(int32(call.Args[o.flags]))
 	}
 	if name == "" {
-		return c.attemptByFD(call, o, flags)
+		return c.attemptByFD(plan, call, o, flags)
 	}
 	if o.effect == opens && call.Name == "creat" {
 		flags = unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC
 	}
-	l := lookup{c: c, tid: call.TID, name: name, at: unix.AT_FDCWD}
+	l := lookup{c: c, plan: plan, tid: call.TID, name: name, at: unix.AT_FDCWD}
 	if o.dir >= 0 {
 		l.at = int(int32(call.Args[o.dir]))
 	}
@@ -103,11 +103,11 @@ func (c *Container) attempt(call Call, o operand) (profiles.Access, error) {
 }
 
 // attemptByFD is about an open file: execveat(fd, "", AT_EMPTY_PATH), and linkat likewise.
-func (c *Container) attemptByFD(call Call, o operand, flags int) (profiles.Access, error) {
+func (c *Container) attemptByFD(plan *profiles.Plan, call Call, o operand, flags int) (profiles.Access, error) {
 	if o.effect != executes && o.effect != aliases || flags&unix.AT_EMPTY_PATH == 0 || o.dir < 0 {
 		return profiles.Access{}, errUnseen
 	}
-	l := lookup{c: c, tid: call.TID, at: int(int32(call.Args[o.dir]))}
+	l := lookup{c: c, plan: plan, tid: call.TID, at: int(int32(call.Args[o.dir]))}
 	fd, err := l.base()
 	if err != nil {
 		return profiles.Access{}, err
@@ -220,7 +220,7 @@ func (l *lookup) create(follow bool) (profiles.Access, error) {
 
 // write is a write to name, if it is not declared for everybody and the thread has the permission it takes.
 func (l *lookup) write(name string, permitted func() bool) (profiles.Access, error) {
-	if l.c.plan.CoverPath(name) == profiles.CoverWrite {
+	if l.plan.CoverPath(name) == profiles.CoverWrite {
 		return profiles.Access{}, errFree
 	}
 	if !permitted() {

@@ -1,0 +1,88 @@
+package enforce
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"github.com/stockade-dev/stockade/profiles"
+)
+
+// livePlan is what a container is judged by.
+type livePlan struct {
+	armed *profiles.Plan // with which it was made: its filter and its mounts stay those of this plan
+	now   atomic.Pointer[profiles.Plan]
+}
+
+func (p *livePlan) arm(plan *profiles.Plan) {
+	p.armed = plan
+	p.now.Store(plan)
+}
+
+// Plan is the plan in force.
+func (c *Container) Plan() *profiles.Plan { return c.plan.now.Load() }
+
+// Replace puts plan in force for a running container. When it returns without an error every decision is by plan: the
+// mounts that plan has to be asked about are marked before it decides the first event, and no ignore mark of the plan
+// before is left. With an error the plan before stays in force, whole.
+//
+// What is not decided here but by what the container was made with (see profiles.Adapt) is not for Replace: plan must
+// be one that holds with that.
+func (l *Loop) Replace(c *Container, plan *profiles.Plan) error {
+	c.marks.Lock()
+	defer c.marks.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	want := c.masks(plan)
+	for m, mask := range want {
+		more := mask &^ m.marked
+		if more == 0 || m.hidden {
+			continue
+		}
+		err := errors.New("it could not be opened when the container was made")
+		if m.fd >= 0 {
+			err = m.mark(l.group, more)
+		}
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", m.dest, err)
+		}
+	}
+	if opensUring(plan) {
+		c.uring.Store(true)
+	}
+	before := c.plan.now.Swap(plan)
+	if err := l.forget(c); err != nil {
+		c.plan.now.Store(before)
+		return errors.Join(err, l.forget(c))
+	}
+	for m, mask := range want {
+		if less := m.marked &^ mask; less != 0 && m.fd >= 0 {
+			m.unmark(l.group, less)
+		}
+	}
+	return nil
+}
+
+// forget ends every ignore mark that c's earlier plan has caused. Whoever is about to set one holds c.mu and looks at
+// the plan under it, so none of an earlier plan comes after. The kernel takes the marks of the whole group away: the
+// other containers are looked at anew, which costs them a question for each directory.
+func (l *Loop) forget(c *Container) error {
+	c.mu.Lock()
+	clear(c.ignored)
+	err := l.group.Unignore()
+	c.mu.Unlock()
+	for _, o := range l.All() {
+		if o != c {
+			o.mu.Lock()
+			clear(o.ignored)
+			o.mu.Unlock()
+		}
+	}
+	return err
+}
+
+func opensUring(plan *profiles.Plan) bool {
+	return plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: "io_uring_setup"}).Allowed()
+}
