@@ -43,6 +43,8 @@ func (l layout) uniqueName() string {
 
 func (l layout) socket() string           { return filepath.Join(l.run, "containerd.sock") }
 func (l layout) state() string            { return filepath.Join(l.run, "state") }
+func (l layout) nriSocket() string        { return filepath.Join(l.run, "nri.sock") }
+func (l layout) nriPlugins() string       { return filepath.Join(l.dir, "nri/plugins") }
 func (l layout) stockadeState() string    { return filepath.Join(l.run, "stockade") }
 func (l layout) fifos() string            { return filepath.Join(l.run, "fifo") }
 func (l layout) runcRoot() string         { return filepath.Join(l.run, "runc") }
@@ -56,6 +58,7 @@ func (l layout) incidents() string        { return filepath.Join(l.dir, "inciden
 func (l layout) log() string              { return filepath.Join(l.dir, "containerd.log") }
 func (l layout) record() string           { return filepath.Join(l.dir, "node.json") }
 func (l layout) tmp() string              { return filepath.Join(l.dir, "tmp") }
+func (l layout) cni() string              { return filepath.Join(l.dir, "cni") }
 
 func (l layout) env(path string) []string {
 	return []string{
@@ -69,7 +72,7 @@ func (l layout) env(path string) []string {
 // write makes the folders and the configuration of containerd and of Stockade.
 func (l layout) write(c Config) error {
 	dirs := []string{l.dir, l.run, l.profiles(), l.incidents(), l.stockadeState(), l.fifos(), l.runcRoot(), l.tmp()}
-	for _, d := range append(dirs, filepath.Join(l.dir, "cni")) {
+	for _, d := range append(dirs, l.cni(), l.nriPlugins(), filepath.Join(l.dir, "nri/conf.d")) {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
 		}
@@ -81,7 +84,7 @@ func (l layout) write(c Config) error {
 	}
 	var toml strings.Builder
 	t := template.Must(template.New("containerd.toml").Parse(containerdTOML))
-	if err := t.Execute(&toml, map[string]string{"Dir": l.dir, "Run": l.run, "Runc": l.runcRoot()}); err != nil {
+	if err := t.Execute(&toml, map[string]any{"Dir": l.dir, "Run": l.run, "Runc": l.runcRoot(), "NRI": c.NRI}); err != nil {
 		return err
 	}
 	if err := os.WriteFile(l.containerdConfig(), []byte(toml.String()), 0o600); err != nil {

@@ -42,6 +42,14 @@ type Config struct {
 	Namespace string   // containerd namespace of the node's containers; default: one that only this Dir has
 	Env       []string // added to containerd's environment, and so to the shims'
 	Stockade  string   // further lines of Stockade's own configuration (YAML)
+	NRI       bool     // containerd asks NRI plugins: NRISocket, and what lies in NRIPlugins when it starts
+	Restore   Restore
+}
+
+// Restore is what others, who run on the node and with it, change outside of its folder: Stop and Clean put it back.
+type Restore struct {
+	Sysctls []string // paths below /proc/sys
+	Dirs    []string // removed with what is in them, but only if they were not there when the node started
 }
 
 // Node is a running containerd and a client of it. Its methods may be called from any goroutine.
@@ -85,7 +93,7 @@ func (n *Node) start(ctx context.Context, c Config) error {
 	if err := n.layout.write(c); err != nil {
 		return err
 	}
-	n.record = newRecord()
+	n.record = newRecord(c.Restore)
 	if err := n.record.save(n.layout); err != nil {
 		return err
 	}
@@ -207,6 +215,31 @@ func (n *Node) StateDir() string { return n.layout.stockadeState() }
 
 // StockadeConfig is the path of the node's configuration of Stockade: the value of STOCKADE_CONFIG.
 func (n *Node) StockadeConfig() string { return n.layout.stockadeConfig() }
+
+// NRISocket is where NRI plugins connect to, on a node that was configured for them.
+func (n *Node) NRISocket() string { return n.layout.nriSocket() }
+
+// NRIPlugins is the folder of the plugins that containerd starts by itself.
+func (n *Node) NRIPlugins() string { return n.layout.nriPlugins() }
+
+// CNIDir is where the CRI looks for CNI plugins and their configuration. It is empty at first: pods of the host's
+// network need none, but a kubelet calls a node without any configuration not ready.
+func (n *Node) CNIDir() string { return n.layout.cni() }
+
+// Environ is the environment of processes that belong to the node: Stop and Clean end them as they end containerd.
+func (n *Node) Environ(path string) []string { return n.layout.env(path) }
+
+// CgroupRoot makes a cgroup in each hierarchy that belongs to the node and returns its path: Stop and Clean end and
+// remove what is in it.
+func (n *Node) CgroupRoot() (string, error) {
+	path := "/" + n.layout.uniqueName()
+	for _, h := range hierarchies() {
+		if err := os.MkdirAll(filepath.Join(h, path), 0o755); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
 
 // Log is the path of containerd's log, in which the shims' are.
 func (n *Node) Log() string { return n.layout.log() }

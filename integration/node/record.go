@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,6 +17,7 @@ type record struct {
 	Detached  bool              `json:"detached"`  // left running on purpose
 	Sysctls   map[string]string `json:"sysctls"`   // as they were
 	Absent    []string          `json:"absent"`    // folders that did not exist
+	Owned     []string          `json:"owned"`     // folders that did not exist and whose content is the node's
 }
 
 // sysctls that the shim may change on a node.
@@ -29,9 +31,9 @@ var hostDirs = []string{
 	"/var/lib/cni/results", "/var/lib/cni", "/opt/containerd", "/etc/containerd", "/var/lib/containerd",
 }
 
-func newRecord() *record {
+func newRecord(extra Restore) *record {
 	r := &record{Sysctls: map[string]string{}}
-	for _, path := range sysctls {
+	for _, path := range append(slices.Clone(sysctls), extra.Sysctls...) {
 		if v, err := os.ReadFile(path); err == nil {
 			r.Sysctls[path] = string(v)
 		}
@@ -41,8 +43,13 @@ func newRecord() *record {
 		dirs = append(dirs, h+"/default", h+"/k8s.io")
 	}
 	for _, d := range dirs {
-		if _, err := os.Stat(d); errors.Is(err, os.ErrNotExist) {
+		if !exists(d) {
 			r.Absent = append(r.Absent, d)
+		}
+	}
+	for _, d := range extra.Dirs {
+		if !exists(d) {
+			r.Owned = append(r.Owned, d)
 		}
 	}
 	return r
@@ -89,6 +96,9 @@ func (r *record) restore() error {
 		if now, err := os.ReadFile(path); err == nil && string(now) != v {
 			errs = append(errs, os.WriteFile(path, []byte(v), 0))
 		}
+	}
+	for _, d := range r.Owned {
+		errs = append(errs, os.RemoveAll(d))
 	}
 	for _, d := range r.Absent {
 		os.Remove(d) // fails on purpose where somebody else uses it
