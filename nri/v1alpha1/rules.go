@@ -123,13 +123,13 @@ type NetworkRules struct {
 // Path is a pattern of absolute paths: * and ? stop at /, ** does not, [a-z], {a,b}, \ before one character.
 //
 // +kubebuilder:validation:MaxLength=4095
-// +kubebuilder:validation:Pattern=`^(/|(\{[^/]*)?(/[^/]+)+)$`
+// +kubebuilder:validation:Pattern=`^(/|(\\|\{[^/]*)?(/[^/]+)+)$`
 type Path string
 
 // ReadRule is a pattern or @image.
 //
 // +kubebuilder:validation:MaxLength=4095
-// +kubebuilder:validation:Pattern=`^(@image|/|(\{[^/]*)?(/[^/]+)+)$`
+// +kubebuilder:validation:Pattern=`^(@image|/|(\\|\{[^/]*)?(/[^/]+)+)$`
 type ReadRule string
 
 // Syscall is a system call or a named set of them.
