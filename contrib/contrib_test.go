@@ -1,3 +1,4 @@
+// Package contrib holds what an admin copies: the tests here read it, and README.md, with the parsers that will.
 package contrib
 
 import (

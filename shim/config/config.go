@@ -100,7 +100,7 @@ func Path(named string) (path string, given bool) {
 // the default decide). Errors name file, line and column; several are joined.
 func Load(path string) (Config, error) {
 	path, given := Path(path)
-	data, err := readTrusted(path)
+	data, err := ReadTrusted(path)
 	if errors.Is(err, fs.ErrNotExist) && !given {
 		return Default(), nil
 	}

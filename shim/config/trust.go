@@ -11,10 +11,10 @@ import (
 // image, /dev/zero) from being read into memory.
 const maxFile = 1 << 20
 
-// readTrusted reads a file that only root (or the user who runs this) can have
+// ReadTrusted reads a file that only root (or the user who runs this) can have
 // written. The check is on the opened file, so that it cannot be exchanged
 // between check and read.
-func readTrusted(path string) ([]byte, error) {
+func ReadTrusted(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

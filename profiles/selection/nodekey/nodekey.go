@@ -40,10 +40,10 @@ func Load(path string) (*selection.Key, error) {
 	case !info.Mode().IsRegular() || !ok:
 		return nil, fmt.Errorf("selection key: %s is not a regular file", path)
 	case st.Uid != 0 || info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("selection key: others than root can have read %s (owner uid %d, mode %04o): remove it and restart stockade-nri, "+
-			"which makes another", path, st.Uid, info.Mode().Perm())
+		return nil, fmt.Errorf("selection key: others than root can have read %s (owner uid %d, mode %04o): remove it, and stockade-nri makes "+
+			"another", path, st.Uid, info.Mode().Perm())
 	case info.Size() != int64(len(selection.Key{})):
-		return nil, fmt.Errorf("selection key: %s holds %d bytes, not %d: remove it and restart stockade-nri, which makes another",
+		return nil, fmt.Errorf("selection key: %s holds %d bytes, not %d: remove it, and stockade-nri makes another",
 			path, info.Size(), len(selection.Key{}))
 	}
 	key := &selection.Key{}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/stockade-dev/stockade/nri"
+	"github.com/stockade-dev/stockade/nri/health"
+	"github.com/stockade-dev/stockade/profiles/store"
+	"github.com/stockade-dev/stockade/shim/config"
+)
+
+// run is the program; what it returns is the exit code.
+func run(args []string, out, errw io.Writer) int {
+	cmd := root(out)
+	cmd.SetArgs(args)
+	cmd.SetOut(out)
+	cmd.SetErr(errw)
+	if err := cmd.Execute(); err != nil {
+		fmt.Fprintln(errw, "stockade-nri:", err)
+		return 1
+	}
+	return 0
+}
+
+func root(out io.Writer) *cobra.Command {
+	var configPath string
+	cmd := &cobra.Command{
+		Use:   "stockade-nri",
+		Short: "The NRI plugin: tells containerd which profile each container of a pod gets",
+		Long: `stockade-nri connects to containerd's NRI socket, or is started by containerd as
+/opt/nri/plugins/10-stockade. It chooses the profile of each container of a pod,
+with the pod's labels, and hands the choice to the shim, signed.
+
+It reads ` + nri.DefaultConfigPath + ` (which may be missing) and the node's
+configuration of Stockade.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true,
+		RunE: func(*cobra.Command, []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return serve(ctx, configPath)
+		},
+	}
+	cmd.Flags().StringVar(&configPath, "config", "", "the plugin's configuration (default "+nri.DefaultConfigPath+")")
+	cmd.AddCommand(&cobra.Command{
+		Use: "containerd-config", Args: cobra.NoArgs,
+		Short: "Print a drop-in for containerd that makes this plugin a required one",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := io.WriteString(out, nri.ContainerdConfig)
+			return err
+		},
+	}, &cobra.Command{
+		Use: "version", Args: cobra.NoArgs, Short: "Print the version",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(out, version)
+			return err
+		},
+	})
+	return cmd
+}
+
+// load reads both configurations.
+func load(path string) (nri.Config, config.Config, error) {
+	c := nri.DefaultConfig()
+	name := path
+	if name == "" {
+		name = nri.DefaultConfigPath
+	}
+	data, err := config.ReadTrusted(name)
+	switch {
+	case err == nil:
+		if c, err = nri.ParseConfig(name, data); err != nil {
+			return c, config.Config{}, err
+		}
+	case path != "" || !errors.Is(err, fs.ErrNotExist):
+		return c, config.Config{}, fmt.Errorf("read the plugin's configuration: %w", err)
+	}
+	node, err := config.Load(c.Node)
+	return c, node, err
+}
+
+func serve(ctx context.Context, path string) error {
+	c, node, err := load(path)
+	if err != nil {
+		return err
+	}
+	if err := logs(node.State); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, node.State)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	watcher := nri.NewWatcher(store.Roots{Profiles: node.Profiles, Cluster: node.Cluster, LastGood: node.LastGood},
+		node.SelectionKey, runtime.GOARCH, kernel())
+	watcher.OnChange = func(_ context.Context, names []string) {
+		logrus.WithField("profiles", strings.Join(names, " ")).Info("stockade-nri: profiles have changed")
+	}
+	plugin := nri.New(c, watcher)
+	plugin.OnEvent = say
+
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { watcher.Run(ctx) })
+	wg.Go(func() { live(ctx, node.State, plugin, watcher) })
+	err = plugin.Run(ctx)
+	cancel()
+	wg.Wait()
+	return err
+}
+
+// logs sends what is logged to a file where containerd has started the plugin: it gives it no standard error.
+func logs(state string) error {
+	if !nri.PreInstalled() {
+		return nil
+	}
+	dir := filepath.Join(state, "nri")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	logrus.SetOutput(f)
+	return nil
+}
+
+// lock makes this the only plugin of the node: two would set the same annotations, and containerd refuses containers for
+// which plugins contradict each other. A plugin that containerd has started may not wait.
+func lock(ctx context.Context, state string) (func(), error) {
+	dir := filepath.Join(state, "nri")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	said := false
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || nri.PreInstalled() {
+			f.Close()
+			return nil, fmt.Errorf("another stockade-nri runs on this node (%s: %w)", f.Name(), err)
+		}
+		if !said {
+			logrus.Warnf("stockade-nri: another one runs on this node, waiting for it to end (%s)", f.Name())
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// kernel is the node's release, uname(2)'s.
+func kernel() string {
+	data, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "" // the oldest is assumed then
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// say logs what was decided about a container.
+func say(e nri.Event) {
+	log := logrus.WithFields(logrus.Fields{
+		"namespace": e.Namespace, "pod": e.Pod, "container": e.Container, "id": e.ContainerID, "profile": e.Profile,
+	})
+	switch e.Action {
+	case nri.Refuse:
+		log.Warn("stockade-nri: refused: " + e.Text)
+	case nri.Filter, nri.Bare:
+		log.Warn("stockade-nri: not protected: " + e.Text)
+	default:
+		log.WithField("digest", e.Digest).Debug("stockade-nri: " + e.Action.String())
+	}
+}
+
+// live shows that the plugin is alive: to doctor by a file, to systemd by its protocol.
+func live(ctx context.Context, state string, p *nri.Plugin, w *nri.Watcher) {
+	notify("READY=1")
+	tick := time.NewTicker(health.Interval)
+	defer tick.Stop()
+	soon := time.NewTicker(200 * time.Millisecond)
+	defer soon.Stop()
+	last := "" // so that what changes is written at once
+	for first := true; ; first = false {
+		h := p.Health()
+		h.Version = version
+		h.Profiles, h.Changed = w.Profiles()
+		now := fmt.Sprint(h.Connected, h.Problems, len(h.Unprotected), h.Profiles)
+		if first || now != last || due(tick) {
+			last = now
+			notify("WATCHDOG=1")
+			if err := health.Write(state, h); err != nil {
+				logrus.WithError(err).Error("stockade-nri: doctor will not know how the plugin is")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-soon.C:
+		}
+	}
+}
+
+func due(t *time.Ticker) bool {
+	select {
+	case <-t.C:
+		return true
+	default:
+		return false
+	}
+}
