@@ -54,7 +54,10 @@ build-arm64: $(CACHE)/arm64/root ## cross-build bin/arm64/ (compiler from Debian
 	$(if $(CGO_CMDS),GOARCH=arm64 CGO_ENABLED=1 $(ARM64_CC) go build $(STATIC) -o bin/arm64/ $(CGO_CMDS))
 	$(if $(PURE_CMDS),GOARCH=arm64 CGO_ENABLED=0 go build $(PURE) -o bin/arm64/ $(PURE_CMDS))
 
-test: build ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
+generate: $(TOOLS)/controller-gen ## write again what is generated: the Profile resource's CRD and deep copies
+	$(TOOLS)/controller-gen object crd paths=./nri/v1alpha1 output:crd:dir=contrib/kubernetes/crd
+
+test: build $(TOOLS)/controller-gen ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
 	@rc=0; $(GOTEST) $(UNIT) || rc=1; \
 	$(GOTEST) -p 1 -timeout 40m $(INTEGRATION) || rc=1; exit $$rc
 
@@ -92,7 +95,7 @@ clean: ## stop what still runs of this checkout; remove bin/, .node/ and .work/ 
 	@if [ -d .node ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
 	rm -rf bin .node .work
 
-.PHONY: help deps build build-arm64 test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down clean
+.PHONY: help deps build build-arm64 generate test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down clean
 
 # $(call apt-install,packages): installs those of them that are missing. The lists are fetched only when they turn out
 # to be absent or stale. Nothing asks, and nothing that these packages bring is a service.
@@ -144,6 +147,11 @@ $(filter-out %/etcd %/loopback,$(K8S_BINS)): $(K8S)/%: $(K8S_PIN) | $(K8S)/etcd
 $(TOOLS)/staticcheck: $(THIRDPARTY)/lint/go.mod $(THIRDPARTY)/lint/go.sum
 	@mkdir -p $(TOOLS)
 	cd $(THIRDPARTY)/lint && CGO_ENABLED=0 go build -trimpath -o $(TOOLS)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
+	@touch $@
+
+$(TOOLS)/controller-gen: $(THIRDPARTY)/crd/go.mod $(THIRDPARTY)/crd/go.sum
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/crd && CGO_ENABLED=0 go build -trimpath -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
 	@touch $@
 
 # arm64's libseccomp, unpacked from its Debian package with package lists of its own: the machine's dpkg learns no

@@ -1,4 +1,3 @@
-// Package contrib holds what an admin copies: the tests here read it, and README.md, with the parsers that will.
 package contrib
 
 import (

@@ -92,7 +92,7 @@ func (a *app) root() *cobra.Command {
 for them and nothing else: what this node can enforce, whether a profile is right
 and what it means, which containers are protected, and what deviated.
 
-It changes nothing.
+Only install and uninstall change anything.
 ` + exitHelp("the answer is no: not allowed, different, wrong, missing"),
 		Example: `  stockade doctor
   stockade profile check /etc/stockade/profiles.d
@@ -109,7 +109,7 @@ It changes nothing.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.versionCmd())
+	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.installCmd(), a.uninstallCmd(), a.versionCmd())
 	return root
 }
 

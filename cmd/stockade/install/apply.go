@@ -1,0 +1,353 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Result says what was done.
+type Result struct {
+	Restarted  bool   `json:"restarted"`
+	Verified   bool   `json:"verified"`
+	RolledBack bool   `json:"rolledBack"`
+	Pending    bool   `json:"restartPending"` // containerd is still to be restarted, by somebody else
+	Containerd string `json:"containerd,omitempty"`
+}
+
+// step is called between any two changes of the node: tests end the process there.
+var step = func(string) {}
+
+// worker does one plan.
+type worker struct {
+	o   Options
+	r   root
+	p   *Plan
+	say func(string)
+	m   Manifest
+}
+
+// Apply does what p says. say is told of each step.
+func Apply(ctx context.Context, o Options, p *Plan, say func(string)) (Result, error) {
+	w := &worker{o: o, r: root(o.Root), p: p, say: say, m: p.next}
+	if p.Empty() {
+		return Result{}, nil
+	}
+	// The manifest's own folder first: what else is made stands in the manifest before it is.
+	inState := func(d string) bool { return stateDir == d || strings.HasPrefix(stateDir, d+"/") }
+	if err := w.mkdirs(inState); err != nil {
+		return Result{}, err
+	}
+	lock, err := w.r.lock(stateDir)
+	if err != nil {
+		return Result{}, err
+	}
+	defer lock.Close()
+	if err := w.unchanged(); err != nil {
+		return Result{}, err
+	}
+	if err := w.save(); err != nil {
+		return Result{}, err
+	}
+	if err := w.backup(); err != nil {
+		return Result{}, err
+	}
+	if err := w.mkdirs(func(d string) bool { return !inState(d) }); err != nil {
+		return Result{}, err
+	}
+	for _, c := range p.Changes {
+		if err := w.change(c); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := w.raise(); err != nil {
+		return Result{}, err
+	}
+	w.settle()
+	if err := w.save(); err != nil {
+		return Result{}, err
+	}
+	return w.activate(ctx)
+}
+
+func (w *worker) mkdirs(which func(string) bool) error {
+	for _, d := range w.p.Dirs {
+		if !which(d) {
+			continue
+		}
+		mode := w.p.modes[d]
+		if mode == 0 {
+			mode = 0o755
+		}
+		if err := w.r.mkdir(d, mode); err != nil {
+			return err
+		}
+		step("mkdir " + d)
+	}
+	return nil
+}
+
+// unchanged makes sure that the plan was made from what is there: nobody else has installed in between.
+func (w *worker) unchanged() error {
+	for _, c := range w.p.Changes {
+		kind := c.Kind
+		if c.source != "" {
+			kind = Program
+		}
+		now, err := w.r.read(c.Path, kind)
+		if err != nil {
+			return err
+		}
+		if now.Digest != c.before.Digest {
+			return fmt.Errorf("%s has changed since the plan was made: nothing was done, run it again", c.Path)
+		}
+	}
+	return nil
+}
+
+// backup copies what containerd reads and is about to be replaced. Copies are named by their content.
+func (w *worker) backup() error {
+	for _, c := range w.p.Changes {
+		if c.Kind != Containerd || c.Action == Keep || !c.before.Exists {
+			continue
+		}
+		if err := w.r.mkdir(backupDir, 0o700); err != nil {
+			return err
+		}
+		if err := w.copy(c.Path, backupOf(c.before.Digest), 0o600); err != nil {
+			return err
+		}
+		step("backup " + c.Path)
+	}
+	return nil
+}
+
+// backupOf is where a replaced file's copy lies.
+func backupOf(digest string) string {
+	return path.Join(backupDir, strings.TrimPrefix(digest, "sha256:"))
+}
+
+func (w *worker) copy(from, to string, mode os.FileMode) error {
+	real, err := w.r.real(from)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(real)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return w.r.write(to, f, mode)
+}
+
+func (w *worker) save() error {
+	if err := w.r.write(manifestPath, bytes.NewReader(w.m.bytes()), 0o600); err != nil {
+		return err
+	}
+	step("manifest")
+	return nil
+}
+
+// change does one.
+func (w *worker) change(c Change) error {
+	if c.Action == Keep {
+		return nil
+	}
+	var err error
+	switch {
+	case c.Action == Remove:
+		err = w.r.remove(c.Path, c.Kind)
+	case c.Kind == Link:
+		err = w.r.link(c.Path, string(c.data))
+	case c.source != "":
+		err = w.program(c)
+	default:
+		mode := c.Mode
+		if c.before.Exists && c.Kind == Containerd {
+			mode = c.before.Mode // containerd's own file stays as private as it was
+		}
+		err = w.r.write(c.Path, bytes.NewReader(c.data), mode)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", c.Action, c.Path, err)
+	}
+	w.say(string(c.Action) + "d " + c.Path)
+	step(string(c.Action) + " " + c.Path)
+	return nil
+}
+
+// program copies one, and checks on the way that it still is the one that was planned.
+func (w *worker) program(c Change) error {
+	f, err := os.Open(c.source)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	if digest(data) != c.digest {
+		return fmt.Errorf("%s has changed meanwhile", c.source)
+	}
+	return w.r.write(c.Path, bytes.NewReader(data), c.Mode)
+}
+
+// raise sets the sysctl now; the file sets it at boot.
+func (w *worker) raise() error {
+	if w.p.Sysctl == nil {
+		return nil
+	}
+	if err := w.r.sysctl(w.p.Sysctl.After); err != nil {
+		w.say(fmt.Sprintf("fs.fanotify.max_user_groups stays at %d: %v", w.p.Sysctl.Before, err))
+		return nil // the shim raises it as well, and /etc/sysctl.d at the next boot
+	}
+	w.say(fmt.Sprintf("fs.fanotify.max_user_groups = %d (was %d)", w.p.Sysctl.After, w.p.Sysctl.Before))
+	step("sysctl")
+	return nil
+}
+
+// sysctl writes the value in place: it is no file that could be renamed over.
+func (r root) sysctl(v int) error {
+	real, err := r.real(sysctlValue)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(real, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strconv.Itoa(v) + "\n")
+	return errors.Join(err, f.Close())
+}
+
+// settle writes down that everything has been put where it belongs.
+func (w *worker) settle() {
+	removed := func(e Entry) bool {
+		return slices.ContainsFunc(w.p.Changes, func(c Change) bool { return c.Path == e.Path && c.Action == Remove })
+	}
+	w.m.Files = slices.DeleteFunc(w.m.Files, removed)
+	for i := range w.m.Files {
+		if e := &w.m.Files[i]; e.Next != "" {
+			e.Digest, e.Next = e.Next, ""
+		}
+	}
+}
+
+// activate makes containerd and systemd take notice, and goes back where containerd does not like it.
+func (w *worker) activate(ctx context.Context) (Result, error) {
+	var res Result
+	if w.p.unit {
+		if err := w.systemctl(ctx, "daemon-reload"); err != nil {
+			return res, err
+		}
+	}
+	if !w.p.Restart {
+		return res, w.restartPlugin(ctx)
+	}
+	if w.o.NoRestart {
+		res.Pending = true
+		w.say("containerd has to be restarted before pods can use the runtime class (--no-restart)")
+		return res, nil
+	}
+	var err error
+	res.Containerd, err = w.restart(ctx, true)
+	res.Restarted = true
+	if err != nil {
+		res.RolledBack = true
+		return res, w.rollBack(ctx, err)
+	}
+	res.Verified = true
+	w.m.Restart = false
+	for i := range w.m.Files {
+		w.m.Files[i].Unverified, w.m.Files[i].Previous = false, ""
+	}
+	if err := w.save(); err != nil {
+		return res, err
+	}
+	return res, errors.Join(w.dropBackups(), w.restartPlugin(ctx))
+}
+
+func (w *worker) restartPlugin(ctx context.Context) error {
+	if !w.p.unit || w.p.nri != NRIUnit {
+		return nil
+	}
+	return w.systemctl(ctx, "restart", path.Base(unitFile))
+}
+
+// rollBack puts back what containerd read before, and restarts it once more.
+func (w *worker) rollBack(ctx context.Context, cause error) error {
+	w.say("going back: " + cause.Error())
+	errs := []error{fmt.Errorf("containerd does not work with the new configuration: %w", cause)}
+	for i := range w.m.Files {
+		e := &w.m.Files[i]
+		if e.Kind != Containerd || !e.Unverified {
+			continue
+		}
+		if err := w.goBack(e); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		w.say("put back " + e.Path)
+		e.Digest, e.Next, e.Previous, e.Unverified = e.Previous, "", "", false
+	}
+	w.m.Files = slices.DeleteFunc(w.m.Files, func(e Entry) bool { return e.Kind == Containerd && e.Digest == "" })
+	w.m.Restart = false
+	errs = append(errs, w.save())
+	if _, err := w.restart(ctx, false); err != nil {
+		errs = append(errs, fmt.Errorf("containerd does not come up with its former configuration either: %w", err))
+	} else {
+		errs = append(errs, errors.New("what containerd reads was put back, and it works again"))
+	}
+	return errors.Join(errs...)
+}
+
+func (w *worker) goBack(e *Entry) error {
+	if e.Previous == "" {
+		return w.r.remove(e.Path, e.Kind)
+	}
+	f, err := w.r.read(e.Path, e.Kind)
+	if err != nil {
+		return err
+	}
+	return w.copy(backupOf(e.Previous), e.Path, f.Mode)
+}
+
+// dropBackups removes the copies that nothing refers to any more.
+func (w *worker) dropBackups() error {
+	real, err := w.r.real(backupDir)
+	if err != nil {
+		return err
+	}
+	names, err := os.ReadDir(real)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, n := range names {
+		needed := slices.ContainsFunc(w.m.Files, func(e Entry) bool {
+			return e.Original != "" && backupOf(e.Original) == path.Join(backupDir, n.Name())
+		})
+		if needed {
+			left++
+			continue
+		}
+		if err := w.r.remove(path.Join(backupDir, n.Name()), Config); err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		return nil
+	}
+	return w.r.rmdir(backupDir)
+}
