@@ -91,11 +91,17 @@ node: build ## start a private containerd with Stockade in .node/ and leave it r
 node-down: ## stop it, and everything that runs on it
 	go run ./integration/nodectl down
 
-clean: ## stop what still runs of this checkout; remove bin/, .node/ and .work/ (.cache stays: it is the offline store)
-	@if [ -d .node ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
-	rm -rf bin .node .work
+cluster: build $(K8S_BINS) ## start a private Kubernetes node in .cluster/ and leave it running
+	go run ./integration/nodectl cluster
 
-.PHONY: help deps build build-arm64 generate test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down clean
+cluster-down: ## stop it, and everything that runs on it
+	go run ./integration/nodectl cluster-down
+
+clean: ## stop what still runs of this checkout; remove bin/, .node/, .cluster/ and .work/ (.cache stays: it is the offline store)
+	@if [ -d .node ] || [ -d .cluster ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
+	rm -rf bin .node .cluster .work
+
+.PHONY: help deps build build-arm64 generate test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down cluster cluster-down clean
 
 # $(call apt-install,packages): installs those of them that are missing. The lists are fetched only when they turn out
 # to be absent or stale. Nothing asks, and nothing that these packages bring is a service.

@@ -139,7 +139,12 @@ func awaitKilled(t *testing.T, pod *corev1.Pod, container string, wants ...strin
 // logs is what a container wrote so far; of a container that runs again, the earlier runs too.
 func logs(t *testing.T, pod *corev1.Pod, container string) string {
 	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("%s/%s_%s_*/%s/*.log", shared.PodLogs(), pod.Namespace, pod.Name, container))
+	return logsOf(t, fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID), container)
+}
+
+func logsOf(t *testing.T, podPattern, container string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(shared.PodLogs(), podPattern, container, "*.log"))
 	if err != nil {
 		t.Fatal(err)
 	}

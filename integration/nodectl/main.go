@@ -1,4 +1,4 @@
-// nodectl is what `make node`, `make node-down` and `make clean` run.
+// nodectl is what `make node`, `make node-down`, `make cluster`, `make cluster-down` and `make clean` run.
 package main
 
 import (
@@ -27,23 +27,30 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(args) != 1 {
-		return errors.New("usage: nodectl up|down|clean")
+		return errors.New("usage: nodectl up|down|cluster|cluster-down|clean")
 	}
-	dir := filepath.Join(root, ".node")
+	dir, kubernetes := filepath.Join(root, ".node"), filepath.Join(root, ".cluster")
 	switch args[0] {
 	case "up":
 		return up(ctx, root, dir)
 	case "down":
 		return node.Clean(dir)
+	case "cluster":
+		return clusterUp(ctx, root, kubernetes)
+	case "cluster-down":
+		return node.Clean(kubernetes)
 	case "clean":
-		return clean(root, dir)
+		return clean(root, dir, kubernetes)
 	}
 	return fmt.Errorf("unknown command %q", args[0])
 }
 
-// clean ends the node of `make node` and those that killed test runs left below .work.
-func clean(root, dir string) error {
-	errs := []error{node.Clean(dir)}
+// clean ends the nodes of `make node` and `make cluster`, and those that killed test runs left below .work.
+func clean(root string, dirs ...string) error {
+	var errs []error
+	for _, d := range dirs {
+		errs = append(errs, node.Clean(d))
+	}
 	left, err := filepath.Glob(filepath.Join(root, ".work/*"))
 	errs = append(errs, err)
 	for _, d := range left {
@@ -90,18 +97,26 @@ export PATH=%s:$PATH
 `, n.Address(), n.Namespace, n.StockadeConfig(), bin)
 }
 
-func fill(ctx context.Context, root string, n *node.Node) error {
+// importSamples gives the node the images of the examples, in containerd's namespaces.
+func importSamples(ctx context.Context, root string, n *node.Node, namespaces ...string) error {
 	builder := &image.Builder{Root: root, Log: os.Stdout}
 	for _, name := range samples {
 		img, err := builder.Named(ctx, name)
 		if err != nil {
 			return err
 		}
-		for _, namespace := range []string{n.Namespace, "k8s.io"} {
+		for _, namespace := range namespaces {
 			if err := n.ImportInto(ctx, namespace, img.Tar); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+func fill(ctx context.Context, root string, n *node.Node) error {
+	if err := importSamples(ctx, root, n, n.Namespace, "k8s.io"); err != nil {
+		return err
 	}
 	profiles, err := filepath.Glob(filepath.Join(root, "contrib/profiles/*.yaml"))
 	if err != nil {
