@@ -17,6 +17,7 @@ import (
 
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/config"
+	"github.com/stockade-dev/stockade/shim/control"
 	"github.com/stockade-dev/stockade/shim/enforce"
 	"github.com/stockade-dev/stockade/shim/fanotify"
 	"github.com/stockade-dev/stockade/shim/features"
@@ -32,12 +33,15 @@ type engine struct {
 	guard   *guard.Guard
 	loop    *enforce.Loop
 	report  *reporter
+	control *control.Server // nil: it could not be opened
+	fences  func() []*fence
+	reloads atomic.Uint64 // that were asked for
 	closing atomic.Bool
 	broken  atomic.Pointer[error] // why nothing can be protected any more
 }
 
-func newEngine(cfg config.Config, pub containerd.Publisher) (_ *engine, err error) {
-	e := &engine{cfg: cfg}
+func newEngine(cfg config.Config, pub containerd.Publisher, fences func() []*fence) (_ *engine, err error) {
+	e := &engine{cfg: cfg, fences: fences}
 	defer func() {
 		if err != nil {
 			e.close(context.Background())
@@ -70,6 +74,7 @@ func newEngine(cfg config.Config, pub containerd.Publisher) (_ *engine, err erro
 	}
 	go e.run()
 	go e.keepGuard()
+	e.listen()
 	return e, nil
 }
 
@@ -125,6 +130,9 @@ func (e *engine) healthy() error {
 func (e *engine) close(ctx context.Context) {
 	if e.closing.Swap(true) {
 		return
+	}
+	if e.control != nil {
+		_ = e.control.Close()
 	}
 	if e.guard != nil {
 		_ = e.guard.Close()

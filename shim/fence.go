@@ -45,6 +45,9 @@ type fence struct {
 	container *enforce.Container
 	watched   bool
 	recorded  bool
+	since     time.Time
+	pid       int
+	live      live
 	told      sync.Map // processes of which it was told that they ended with SIGSYS, by their id (an exec's, or the container's)
 }
 
@@ -127,7 +130,10 @@ func (f *fence) arm(ctx context.Context, pid int) (err error) {
 		return fmt.Errorf("guard: %w", err)
 	}
 	f.watched = true
-	f.record(pid)
+	f.since, f.pid = time.Now(), pid
+	f.live.Lock()
+	f.recordLocked()
+	f.live.Unlock()
 	return f.engine.healthy()
 }
 
@@ -152,18 +158,19 @@ func (f *fence) tmpfs() []string {
 	return dests
 }
 
-// record writes what `stockade ps` shows. That it cannot be written stops nothing.
-func (f *fence) record(pid int) {
-	guarantees := make([]state.Guarantee, 0, len(f.plan.Guarantees))
-	for _, g := range f.plan.Guarantees {
+// recordLocked writes what `stockade ps` shows. That it cannot be written stops nothing.
+func (f *fence) recordLocked() {
+	plan := f.now()
+	guarantees := make([]state.Guarantee, 0, len(plan.Guarantees))
+	for _, g := range plan.Guarantees {
 		guarantees = append(guarantees, state.Guarantee{Kind: g.Kind, Level: g.Level.String(), By: g.By})
 	}
 	f.recorded = true
 	err := state.Write(f.engine.cfg.State, state.Task{
 		ID: f.task.id, Namespace: f.task.namespace, Pod: f.task.pod, PodNamespace: f.task.request.Facts.Namespace,
-		Image: f.task.request.Facts.Image, Profile: f.plan.Name, Digest: f.plan.Digest, Mode: f.plan.Mode.String(),
-		OnViolation: f.plan.OnViolation.String(), InitPID: pid, Cgroup: f.container.Cgroup().Path(),
-		Guarantees: guarantees, Since: time.Now(),
+		Image: f.task.request.Facts.Image, Profile: plan.Name, Digest: plan.Digest, Mode: plan.Mode.String(),
+		OnViolation: plan.OnViolation.String(), InitPID: f.pid, Cgroup: f.container.Cgroup().Path(),
+		Guarantees: guarantees, Since: f.since, Control: f.engine.controlPath(), Waits: len(f.live.waits), Failed: f.live.failed,
 	})
 	if err != nil {
 		logrus.WithError(err).Warn("stockade: `stockade ps` will not show this container")
@@ -192,6 +199,9 @@ func (f *fence) release() {
 			logrus.WithError(err).Warn("stockade: unmount the container's root")
 		}
 	}
+	f.live.Lock()
+	defer f.live.Unlock()
+	f.live.ended = true
 	if f.recorded {
 		_ = state.Remove(f.engine.cfg.State, f.task.namespace, f.task.id)
 	}

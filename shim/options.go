@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/stockade-dev/stockade/shim/config"
+	"github.com/stockade-dev/stockade/shim/control"
 	"github.com/stockade-dev/stockade/shim/state"
 )
 
@@ -98,6 +99,9 @@ func (m Manager) Stop(ctx context.Context, id string) (containerd.StopStatus, er
 	status, err := m.Shim.Stop(ctx, id)
 	ns, nsErr := namespaces.NamespaceRequired(ctx)
 	if cfg, cfgErr := config.Load(""); cfgErr == nil && nsErr == nil {
+		if t, err := state.Get(cfg.State, ns, id); err == nil && t.Control != "" && !t.ShimAlive() {
+			_ = control.Remove(t.Control)
+		}
 		_ = state.Remove(cfg.State, ns, id) // only what `stockade ps` shows
 		_ = os.RemoveAll(socketPath(cfg.State, ns, id))
 	}

@@ -37,7 +37,9 @@ type reporter struct {
 	writer    *incident.Writer
 	node      string
 	queue     chan told
-	lost      atomic.Uint64
+	lost      atomic.Uint64 // since the last one that was told
+	told      atomic.Uint64
+	missed    atomic.Uint64 // lost in all
 	done      chan struct{}
 }
 
@@ -66,6 +68,7 @@ func (r *reporter) put(f *fence, v enforce.Violation) {
 	case r.queue <- told{f, v}:
 	default:
 		r.lost.Add(1)
+		r.missed.Add(1)
 	}
 }
 
@@ -83,6 +86,7 @@ func (r *reporter) run() {
 	for t := range r.queue {
 		inc := r.incident(t.f, &t.v)
 		inc.Lost = r.lost.Swap(0)
+		r.told.Add(1)
 		r.writer.Put(inc)
 		r.terminationMessage(t.f, &inc)
 		r.publish(t.f, &inc)

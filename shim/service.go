@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +104,7 @@ func (s *service) start() (*engine, error) {
 			s.engineErr = fmt.Errorf("node configuration: %w", err)
 			return
 		}
-		s.engine, s.engineErr = newEngine(cfg, s.publisher)
+		s.engine, s.engineErr = newEngine(cfg, s.publisher, s.fences)
 	})
 	return s.engine, s.engineErr
 }
@@ -111,6 +113,12 @@ func (s *service) fence(id string) *fence {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tasks[id]
+}
+
+func (s *service) fences() []*fence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.tasks))
 }
 
 // Create makes a container inside its fence: when it returns without an error every mechanism is armed and the
@@ -151,6 +159,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if err != nil {
 		return nil, fmt.Errorf("stockade cannot protect this container: %w", err)
 	}
+	reloads := e.reloads.Load()
 	plan, err := e.choose(t)
 	if err != nil {
 		return nil, err
@@ -163,7 +172,11 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		return nil, fmt.Errorf("%w: a container restored from a checkpoint runs before it can be armed", errRefused)
 	}
 	f := &fence{engine: e, task: t, plan: plan, spec: spec, bundle: r.Bundle, armed: make(chan struct{})}
-	return s.createFenced(ctx, r, f)
+	resp, err := s.createFenced(ctx, r, f)
+	if err == nil && reloads != e.reloads.Load() {
+		f.catchUp() // with a profile that was changed while the container was made: nobody knew of it then
+	}
+	return resp, err
 }
 
 func (s *service) createFenced(ctx context.Context, r *taskapi.CreateTaskRequest, f *fence) (_ *taskapi.CreateTaskResponse, err error) {

@@ -54,6 +54,11 @@ func (e *engine) choose(t task) (*profiles.Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errRefused, err)
 	}
+	return e.compile(p)
+}
+
+// compile makes the plan of a profile on this node.
+func (e *engine) compile(p *profiles.Profile) (*profiles.Plan, error) {
 	plan, err := profiles.Compile(p, e.target)
 	if err != nil {
 		return nil, fmt.Errorf("%w: profile %s does not hold on this node: %w", errRefused, p.Name, err)

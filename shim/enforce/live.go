@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/stockade-dev/stockade/profiles"
@@ -36,7 +38,7 @@ func (l *Loop) Replace(c *Container, plan *profiles.Plan) error {
 		return os.ErrClosed
 	}
 	want := c.masks(plan)
-	for m, mask := range want {
+	for m, mask := range want { // before the first decision by plan
 		more := mask &^ m.marked
 		if more == 0 || m.hidden {
 			continue
@@ -82,6 +84,21 @@ func (l *Loop) forget(c *Container) error {
 	}
 	return err
 }
+
+// Places lists the container's mounts as they were when it was armed.
+func (c *Container) Places() []profiles.Place {
+	var places []profiles.Place
+	for _, m := range c.mounts {
+		if !m.hidden {
+			places = append(places, profiles.Place{Path: m.dest, ReadOnly: m.readOnly, NoExec: m.noexec})
+		}
+	}
+	slices.SortFunc(places, func(a, b profiles.Place) int { return strings.Compare(a.Path, b.Path) })
+	return places
+}
+
+// Dead reports whether the container was killed.
+func (c *Container) Dead() bool { return c.dead.Load() }
 
 func opensUring(plan *profiles.Plan) bool {
 	return plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: "io_uring_setup"}).Allowed()

@@ -254,6 +254,12 @@ func (l *Loop) owner(tid int) (*Container, error) {
 	return nil, nil
 }
 
+// Owns reports whether a thread belongs to a container that is watched.
+func (l *Loop) Owns(tid int) bool {
+	c, err := l.owner(tid)
+	return err == nil && c != nil
+}
+
 // mountNamespace identifies the mount namespace of a thread (namespaces(7)).
 func mountNamespace(tid int) (identity, error) {
 	var st unix.Stat_t

@@ -44,6 +44,9 @@ type Task struct {
 	InitPID      int         `json:"initPid"`
 	Cgroup       string      `json:"cgroup,omitempty"`
 	Guarantees   []Guarantee `json:"guarantees,omitempty"`
+	Control      string      `json:"control,omitempty"` // its shim's control socket
+	Waits        int         `json:"waits,omitempty"`   // how much of the profile waits for the container's next start
+	Failed       string      `json:"failed,omitempty"`  // why the profile that holds is older than the store
 	Since        time.Time   `json:"since"`
 }
 
@@ -139,6 +142,9 @@ func List(dir string) ([]Task, []*Damaged, error) {
 	}
 	return tasks, damaged, nil
 }
+
+// Get reads the file of one task.
+func Get(dir, namespace, id string) (Task, error) { return read(dir, fileName(namespace, id)) }
 
 func read(dir, name string) (t Task, err error) {
 	file, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
