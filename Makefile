@@ -73,6 +73,9 @@ test-vm: build ## run the tests on Debian's kernels, in QEMU [KERNEL=6.1, SCENAR
 test-kubernetes: build $(K8S_BINS) ## run the tests in a cluster: etcd, kube-apiserver, kubelet, all private (build tag "kubernetes") [RUN=regexp]
 	$(GOTEST) -tags kubernetes -timeout 15m ./integration/kubernetes
 
+image: build ## build the image that contrib/kubernetes runs on each node: bin/stockade-image.tar, an OCI layout [IMAGE=name:tag]
+	go run ./integration/nodeimage $(if $(IMAGE),-name '$(IMAGE)')
+
 lint: deps $(TOOLS)/staticcheck ## gofumpt, go vet, staticcheck
 	@f=$$($(TOOLS)/gofumpt -l $(wildcard cmd shim profiles nri integration contrib)); \
 	if [ -n "$$f" ]; then echo "not formatted by gofumpt:"; echo "$$f"; exit 1; fi
@@ -101,7 +104,7 @@ clean: ## stop what still runs of this checkout; remove bin/, .node/, .cluster/ 
 	@if [ -d .node ] || [ -d .cluster ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
 	rm -rf bin .node .cluster .work
 
-.PHONY: help deps build build-arm64 generate test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down cluster cluster-down clean
+.PHONY: help deps build build-arm64 generate image test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down cluster cluster-down clean
 
 # $(call apt-install,packages): installs those of them that are missing. The lists are fetched only when they turn out
 # to be absent or stale. Nothing asks, and nothing that these packages bring is a service.

@@ -109,7 +109,7 @@ Only install and uninstall change anything.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.installCmd(), a.uninstallCmd(), a.versionCmd())
+	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.installCmd(), a.uninstallCmd(), a.pluginCmd(), a.versionCmd())
 	return root
 }
 

@@ -45,6 +45,9 @@ func Apply(ctx context.Context, o Options, p *Plan, say func(string)) (Result, e
 	if err := w.mkdirs(inState); err != nil {
 		return Result{}, err
 	}
+	if err := w.r.mkdir(stateDir, 0o700); err != nil { // kubelet may have made it, less private
+		return Result{}, err
+	}
 	lock, err := w.r.lock(stateDir)
 	if err != nil {
 		return Result{}, err

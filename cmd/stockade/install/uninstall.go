@@ -70,8 +70,8 @@ func GatherRemoval(ctx context.Context, o Removal) (*Plan, error) {
 		p.Sysctl = &Sysctl{Before: s.After, After: s.Before}
 	}
 	p.Dirs = append(p.Dirs, m.Dirs...)
-	for _, d := range []string{stateDir, backupDir} {
-		if !slices.Contains(p.Dirs, d) { // it had to be made before the manifest
+	for _, d := range []string{etcDir, etcDir + "/profiles.d", stateDir, backupDir} {
+		if !slices.Contains(p.Dirs, d) { // made before the manifest was, or by kubelet for the DaemonSet's volumes
 			p.Dirs = append(p.Dirs, d)
 		}
 	}
