@@ -15,7 +15,28 @@ import (
 	"github.com/stockade-dev/stockade/integration/image"
 )
 
-func TestDeclaredPod(t *testing.T) {
+// TestPods are pods that do what is declared and pods that do not: the shim alone holds them, and with the plugin it is
+// the same.
+func TestPods(t *testing.T) {
+	for _, mode := range []string{"shim alone", "with the plugin"} {
+		t.Run(mode, func(t *testing.T) {
+			if mode == "with the plugin" {
+				startPlugin(t, "")
+			}
+			t.Run("declared", testDeclaredPod)
+			t.Run("deviating", testDeviatingPod)
+			t.Run("without profile", testPodWithoutProfile)
+			t.Run("probes", testProbes)
+			t.Run("kinds of containers", testKindsOfContainers)
+			t.Run("deviating init container", testDeviatingInitContainer)
+			t.Run("deviating sidecar", testDeviatingSidecar)
+			// The next mode has pods of the same names.
+			idle(t)
+		})
+	}
+}
+
+func testDeclaredPod(t *testing.T) {
 	pod := newPod("declared", "runs", "sleep", "3600")
 	pod.Spec.NodeName = "" // the scheduler's way, once
 	pod = awaitReady(t, create(t, pod))
@@ -36,7 +57,7 @@ func TestDeclaredPod(t *testing.T) {
 	}
 }
 
-func TestDeviatingPod(t *testing.T) {
+func testDeviatingPod(t *testing.T) {
 	dir, mounted := effects(t)
 	attack := []string{"seq", "spawn", "/bin/hello", "--", "write", "/effects/happened", "x"}
 	// Without Stockade all of it would happen.
@@ -70,7 +91,7 @@ func TestDeviatingPod(t *testing.T) {
 }
 
 // A pod without a profile does not start, and its author reads why.
-func TestPodWithoutProfile(t *testing.T) {
+func testPodWithoutProfile(t *testing.T) {
 	dir, mounted := effects(t)
 	pod := create(t, mounted(newPod("unknown", "nobody-declared-this", "write", "/effects/happened", "x")))
 	pod = await(t, pod, "refused", func(p *corev1.Pod) bool {
@@ -101,7 +122,7 @@ func exec(command ...string) *corev1.Probe {
 	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}, PeriodSeconds: 1, TimeoutSeconds: 5}
 }
 
-func TestProbes(t *testing.T) {
+func testProbes(t *testing.T) {
 	pod := newPod("probed", "probed", "sleep", "3600")
 	c := &pod.Spec.Containers[0]
 	c.StartupProbe = exec("/bin/hello")
@@ -156,7 +177,7 @@ func containsAll(text string, wants []string) bool {
 var always = corev1.ContainerRestartPolicyAlways
 
 // Init containers, sidecars and ephemeral containers are containers like any other: each has its own profile.
-func TestKindsOfContainers(t *testing.T) {
+func testKindsOfContainers(t *testing.T) {
 	pod := newPod("kinds", "runs", "sleep", "3600")
 	pod.Spec.Volumes = []corev1.Volume{{Name: "shared", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	mount := []corev1.VolumeMount{{Name: "shared", MountPath: "/shared"}}
@@ -206,7 +227,7 @@ func debug(t *testing.T, pod *corev1.Pod, name string, args ...string) {
 	}
 }
 
-func TestDeviatingInitContainer(t *testing.T) {
+func testDeviatingInitContainer(t *testing.T) {
 	pod := newPod("bad-init", "runs", "spawn", "/bin/hello")
 	pod.Spec.InitContainers = []corev1.Container{probe("init", "seq", "write", "/shared/x", "x", "--", "spawn", "/bin/hello")}
 	pod = awaitKilled(t, create(t, pod), "init", "exec /bin/hello is not declared")
@@ -216,7 +237,7 @@ func TestDeviatingInitContainer(t *testing.T) {
 	}
 }
 
-func TestDeviatingSidecar(t *testing.T) {
+func testDeviatingSidecar(t *testing.T) {
 	pod := newPod("bad-sidecar", "runs", "sleep", "3600")
 	side := probe("side", "spawn", "/bin/hello")
 	side.RestartPolicy = &always

@@ -2,7 +2,10 @@
 
 package kubernetes_test
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // profileTexts are the admin's profiles. A container of the probe image gets the one of its name.
 var profileTexts = map[string]string{
@@ -10,6 +13,7 @@ var profileTexts = map[string]string{
 	"probed":   probeProfile("probed", "{exec: [/bin/probe], read: ['@image'], write: [/tmp/**]}", "{exec: [/bin/hello, /bin/probe], write: [/tmp/**]}"),
 	"init":     probeProfile("init", "{exec: [/bin/probe], write: [/shared/**]}", "{}"),
 	"side":     probeProfile("side", "{exec: [/bin/probe], read: [/shared/**]}", "{exec: [/bin/probe]}"),
+	"labelled": strings.Replace(probeProfile("labelled", "{exec: [/bin/probe]}", "{}"), "match: {", "match: {podSelector: {matchLabels: {tier: web}}, ", 1),
 	"debugger": probeProfile("debugger", "{exec: [/bin/probe, /bin/hello]}", "{}"),
 }
 

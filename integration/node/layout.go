@@ -57,6 +57,8 @@ func (l layout) lastGood() string         { return filepath.Join(l.dir, "last-go
 func (l layout) incidents() string        { return filepath.Join(l.dir, "incidents") }
 func (l layout) log() string              { return filepath.Join(l.dir, "containerd.log") }
 func (l layout) record() string           { return filepath.Join(l.dir, "node.json") }
+func (l layout) selectionKey() string     { return filepath.Join(l.dir, "selection.key") }
+func (l layout) dropIns() string          { return filepath.Join(l.dir, "conf.d") }
 func (l layout) tmp() string              { return filepath.Join(l.dir, "tmp") }
 func (l layout) cni() string              { return filepath.Join(l.dir, "cni") }
 
@@ -72,7 +74,7 @@ func (l layout) env(path string) []string {
 // write makes the folders and the configuration of containerd and of Stockade.
 func (l layout) write(c Config) error {
 	dirs := []string{l.dir, l.run, l.profiles(), l.incidents(), l.stockadeState(), l.fifos(), l.runcRoot(), l.tmp()}
-	for _, d := range append(dirs, l.cni(), l.nriPlugins(), filepath.Join(l.dir, "nri/conf.d")) {
+	for _, d := range append(dirs, l.cni(), l.dropIns(), l.nriPlugins(), filepath.Join(l.dir, "nri/conf.d")) {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
 		}
@@ -90,8 +92,8 @@ func (l layout) write(c Config) error {
 	if err := os.WriteFile(l.containerdConfig(), []byte(toml.String()), 0o600); err != nil {
 		return err
 	}
-	yaml := fmt.Sprintf("profiles: %s\ncluster: %s\nlastGood: %s\nincidents: %s\nstate: %s\n%s",
-		l.profiles(), l.cluster(), l.lastGood(), l.incidents(), l.stockadeState(), c.Stockade)
+	yaml := fmt.Sprintf("profiles: %s\ncluster: %s\nlastGood: %s\nselectionKey: %s\nincidents: %s\nstate: %s\n%s",
+		l.profiles(), l.cluster(), l.lastGood(), l.selectionKey(), l.incidents(), l.stockadeState(), c.Stockade)
 	return os.WriteFile(l.stockadeConfig(), []byte(yaml), 0o600)
 }
 

@@ -222,6 +222,9 @@ func (n *Node) NRISocket() string { return n.layout.nriSocket() }
 // NRIPlugins is the folder of the plugins that containerd starts by itself.
 func (n *Node) NRIPlugins() string { return n.layout.nriPlugins() }
 
+// DropIns is the folder from which containerd takes further configuration, files *.toml, when it starts.
+func (n *Node) DropIns() string { return n.layout.dropIns() }
+
 // CNIDir is where the CRI looks for CNI plugins and their configuration. It is empty at first: pods of the host's
 // network need none, but a kubelet calls a node without any configuration not ready.
 func (n *Node) CNIDir() string { return n.layout.cni() }

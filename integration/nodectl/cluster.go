@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/stockade-dev/stockade/integration/checkout"
 	"github.com/stockade-dev/stockade/integration/kubernetes/cluster"
@@ -20,7 +21,7 @@ func clusterUp(ctx context.Context, root, dir string) error {
 		clusterUsage(dir)
 		return nil
 	}
-	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-stockade-v1", "stockade-guard")
+	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-stockade-v1", "stockade-guard", "stockade-nri")
 	if err != nil {
 		return err
 	}
@@ -32,9 +33,15 @@ func clusterUp(ctx context.Context, root, dir string) error {
 	if err != nil {
 		return err
 	}
-	env := environment(c.Node, k8s+":"+bin) + fmt.Sprintf("export KUBECONFIG=%s CONTAINERD_NAMESPACE=k8s.io\n", c.Kubeconfig())
-	err = errors.Join(importSamples(ctx, root, c.Node, "k8s.io"), os.WriteFile(filepath.Join(dir, "env"), []byte(env), 0o600))
-	if err != nil {
+	var env strings.Builder
+	for _, v := range c.Environ() {
+		name, value, _ := strings.Cut(v, "=")
+		fmt.Fprintf(&env, "export %s='%s'\n", name, value)
+	}
+	if err := errors.Join(
+		c.StartPlugin(ctx, ""), importSamples(ctx, root, c.Node, "k8s.io"),
+		os.WriteFile(filepath.Join(dir, "env"), []byte(env.String()), 0o600),
+	); err != nil {
 		return errors.Join(err, c.Stop(ctx))
 	}
 	if err := c.Detach(); err != nil {

@@ -206,7 +206,7 @@ func (c *Cluster) Namespace(ctx context.Context, name string) error {
 // Stop ends the cluster and the node, and puts the machine back as it was.
 func (c *Cluster) Stop(ctx context.Context) error {
 	var errs []error
-	for _, name := range []string{"kubelet", "kube-scheduler", "kube-apiserver", "etcd"} {
+	for _, name := range []string{"kubelet", "kube-scheduler", "kube-apiserver", "etcd", "stockade-nri"} {
 		errs = append(errs, c.Kill(name))
 	}
 	return errors.Join(append(errs, c.Node.Stop(ctx))...)
@@ -214,6 +214,18 @@ func (c *Cluster) Stop(ctx context.Context) error {
 
 // Detach lets go of the cluster and leaves it running: node.Clean ends it.
 func (c *Cluster) Detach() error { return c.Node.Detach() }
+
+// Config is what the cluster was started with.
+func (c *Cluster) Config() Config { return c.config }
+
+// Environ is the environment of a shell in which kubectl, ctr and stockade talk to the cluster and its node.
+func (c *Cluster) Environ() []string {
+	path := strings.Join(append(append([]string{c.config.Bin}, c.config.Node.Bin...), os.Getenv("PATH")), ":")
+	return []string{
+		"KUBECONFIG=" + c.Kubeconfig(), "PATH=" + path, "STOCKADE_CONFIG=" + c.Node.StockadeConfig(),
+		"CONTAINERD_ADDRESS=" + c.Node.Address(), "CONTAINERD_NAMESPACE=k8s.io", "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1",
+	}
+}
 
 // Kubeconfig is the path of the kubeconfig of a member of system:masters.
 func (c *Cluster) Kubeconfig() string { return c.files.kubeconfig("admin") }
@@ -226,7 +238,7 @@ func (c *Cluster) PodLogs() string { return c.files.path("podlogs") }
 
 // Kubectl runs kubectl as a member of system:masters and returns what it wrote, to standard output and standard error.
 func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := c.command(ctx, "kubectl", append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...)
+	cmd := c.command(ctx, filepath.Join(c.config.Bin, "kubectl"), append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
