@@ -95,9 +95,18 @@ func TestPluginFails(t *testing.T) {
 	if err := shared.Namespace(t.Context(), "fenced"); err != nil {
 		t.Fatal(err)
 	}
+	dir, mounted := effects(t)
+	// The control: without the plugin, and without the line that makes containerd require it, NRI fails open.
+	control := plain(mounted(newPod("control-plugin", "runs", "write", "/effects/control", "x")))
+	control.Namespace = "fenced"
+	control = create(t, control)
+	await(t, control, "ended", func(p *corev1.Pod) bool { return ended(p, "runs") != nil })
+	if err := os.Remove(filepath.Join(dir, "control")); err != nil {
+		t.Fatalf("the control did not do it: %v", err)
+	}
+
 	startPlugin(t, config)
 	requirePlugin(t)
-	dir, mounted := effects(t)
 	held := newPod("held", "runs", "seq", "waitfile", "/effects-go/go", "--", "spawn", "/bin/hello")
 	held = awaitRunning(t, create(t, heldBy(t, held)), "runs")
 
