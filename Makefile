@@ -57,7 +57,7 @@ build-arm64: $(CACHE)/arm64/root ## cross-build bin/arm64/ (compiler from Debian
 generate: $(TOOLS)/controller-gen ## write again what is generated: the Profile resource's CRD and deep copies
 	$(TOOLS)/controller-gen object crd paths=./nri/v1alpha1 output:crd:dir=contrib/kubernetes/crd
 
-test: build $(TOOLS)/controller-gen ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
+test: build $(TOOLS)/controller-gen $(TOOLS)/render ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
 	@rc=0; $(GOTEST) $(UNIT) || rc=1; \
 	$(GOTEST) -p 1 -timeout 40m $(INTEGRATION) || rc=1; exit $$rc
 
@@ -70,7 +70,7 @@ test-vm: build ## run the tests on Debian's kernels, in QEMU [KERNEL=6.1, SCENAR
 	@$(call apt-install,$(VM_DEPS))
 	$(foreach v,KERNEL SUITE ARGS SCENARIOS CONTROLS,$(if $($v),STOCKADE_VM_$v='$($v)')) $(GOTEST) -tags vm -timeout 70m ./integration/vm
 
-test-kubernetes: build $(K8S_BINS) ## run the tests in a cluster: etcd, kube-apiserver, kubelet, all private (build tag "kubernetes") [RUN=regexp]
+test-kubernetes: image $(K8S_BINS) $(TOOLS)/render ## run the tests in a cluster: etcd, kube-apiserver, kubelet, all private (build tag "kubernetes") [RUN=regexp]
 	$(GOTEST) -tags kubernetes -timeout 15m ./integration/kubernetes
 
 image: build ## build the image that contrib/kubernetes runs on each node: bin/stockade-image.tar, an OCI layout [IMAGE=name:tag]
@@ -156,6 +156,11 @@ $(filter-out %/etcd %/loopback,$(K8S_BINS)): $(K8S)/%: $(K8S_PIN) | $(K8S)/etcd
 $(TOOLS)/staticcheck: $(THIRDPARTY)/lint/go.mod $(THIRDPARTY)/lint/go.sum
 	@mkdir -p $(TOOLS)
 	cd $(THIRDPARTY)/lint && CGO_ENABLED=0 go build -trimpath -o $(TOOLS)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
+	@touch $@
+
+$(TOOLS)/render: $(THIRDPARTY)/render/go.mod $(THIRDPARTY)/render/go.sum $(THIRDPARTY)/render/main.go
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/render && CGO_ENABLED=0 go build -trimpath -o $@ .
 	@touch $@
 
 $(TOOLS)/controller-gen: $(THIRDPARTY)/crd/go.mod $(THIRDPARTY)/crd/go.sum

@@ -1,0 +1,157 @@
+package contrib
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+var update = flag.Bool("update", false, "write what the chart holds copies of")
+
+// The chart's copy of the generated CRD.
+const chartCRD = "kubernetes/chart/templates/crd.yaml"
+
+// chartTemplate makes the chart's copy of the CRD.
+func chartTemplate(crd []byte) []byte {
+	const keep = "    controller-gen.kubebuilder.io/version:"
+	text := strings.TrimPrefix(string(crd), "---\n")
+	text = strings.Replace(text, keep, "    {{- if .Values.crd.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n"+keep, 1)
+	return []byte("{{- if .Values.crd.create }}\n# Made from contrib/kubernetes/crd by `go test ./contrib -run TestChartHoldsTheCRD -update`.\n" + text + "{{- end }}\n")
+}
+
+func TestChartHoldsTheCRD(t *testing.T) {
+	want := chartTemplate(read(t, "kubernetes/crd/stockade.dev_profiles.yaml"))
+	if *update {
+		if err := os.WriteFile(chartCRD, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(read(t, chartCRD), want) {
+		t.Errorf("%s is not what contrib/kubernetes/crd says: go test ./contrib -run TestChartHoldsTheCRD -update", chartCRD)
+	}
+}
+
+// renderer is the pinned program that renders with the libraries of kustomize and Helm.
+func renderer(t *testing.T) string {
+	t.Helper()
+	program, err := filepath.Abs("../.cache/bin/render")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	program = filepath.Join(t.TempDir(), "render")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
+	build.Dir = "../integration/thirdparty/render"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the pinned renderer: %v\n%s", err, out)
+	}
+	return program
+}
+
+// objects renders and returns the objects by what they are.
+func objects(t *testing.T, args ...string) map[string]map[string]any {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), renderer(t), args...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("render %q: %v\n%s", args, err, errs.String())
+	}
+	all := map[string]map[string]any{}
+	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(out), 4096); ; {
+		var o map[string]any
+		if err := d.Decode(&o); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if o["kind"] == nil { // a template that makes nothing
+			continue
+		}
+		meta := o["metadata"].(map[string]any)
+		key := fmt.Sprint(o["kind"], " ", meta["namespace"], "/", meta["name"])
+		if all[key] != nil {
+			t.Errorf("%q: %s is there twice", args, key)
+		}
+		all[key] = o
+	}
+}
+
+func TestChartEqualsKustomize(t *testing.T) {
+	base, chart := objects(t, "kustomize", "kubernetes"), objects(t, "chart", "kubernetes/chart", "stockade-system")
+	if len(base) < 12 {
+		t.Errorf("only %d objects", len(base))
+	}
+	delete(base, "Namespace <nil>/stockade-system") // Helm needs it before
+	for key, want := range base {
+		if !reflect.DeepEqual(chart[key], want) {
+			t.Errorf("%s: the chart has\n%v\nkustomize\n%v", key, chart[key], want)
+		}
+		delete(chart, key)
+	}
+	for key := range chart {
+		t.Errorf("only the chart has %s", key)
+	}
+}
+
+// Values reach the places they are for.
+func TestChartValues(t *testing.T) {
+	all := objects(t, "chart", "kubernetes/chart", "other", "image.repository=registry.example/s", "image.tag=1", "installArgs={--unit=k3s.service}",
+		"hostNetwork=true", "crd.keep=true", "runtimeClass.nodeSelector=null", "requirePolicy.create=false")
+	text := fmt.Sprint(all)
+	for _, want := range []string{"registry.example/s:1", "--label-node=$(NODE_NAME) --unit=k3s.service", "hostNetwork:true", "helm.sh/resource-policy:keep", "system:serviceaccount:other:stockade"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	for _, not := range []string{"docker.io/stockade", "stockade-system", "stockade-require"} {
+		if strings.Contains(text, not) {
+			t.Errorf("%q is there still", not)
+		}
+	}
+	if all["RuntimeClass <nil>/stockade"]["scheduling"] != nil {
+		t.Errorf("%v", all["RuntimeClass <nil>/stockade"])
+	}
+}
+
+// What runs on every node as root keeps to what it needs.
+func TestLeastPrivilege(t *testing.T) {
+	for _, dir := range []string{"kubernetes", "kubernetes/uninstall"} {
+		for key, o := range objects(t, "kustomize", dir) {
+			if o["kind"] != "DaemonSet" {
+				continue
+			}
+			spec := o["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
+			for _, forbidden := range []string{"hostPID", "hostIPC", "hostNetwork"} {
+				if spec[forbidden] != nil {
+					t.Errorf("%s: %s", key, forbidden)
+				}
+			}
+			for _, c := range append(spec["initContainers"].([]any), spec["containers"].([]any)...) {
+				name := c.(map[string]any)["name"]
+				sc := c.(map[string]any)["securityContext"].(map[string]any)
+				caps := sc["capabilities"].(map[string]any)
+				if sc["privileged"] != false || sc["allowPrivilegeEscalation"] != false || sc["readOnlyRootFilesystem"] != true ||
+					!reflect.DeepEqual(caps["drop"], []any{"ALL"}) {
+					t.Errorf("%s: %v: %v", key, name, sc)
+				}
+				if add := caps["add"]; add != nil && !reflect.DeepEqual(add, []any{"SYS_CHROOT"}) || name == "plugin" && add != nil {
+					t.Errorf("%s: %v: capabilities %v", key, name, add)
+				}
+			}
+		}
+	}
+}
