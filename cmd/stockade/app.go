@@ -92,7 +92,7 @@ func (a *app) root() *cobra.Command {
 for them and nothing else: what this node can enforce, whether a profile is right
 and what it means, which containers are protected, and what deviated.
 
-Only install and uninstall change anything.
+Only install, uninstall and reload change anything.
 ` + exitHelp("the answer is no: not allowed, different, wrong, missing"),
 		Example: `  stockade doctor
   stockade profile check /etc/stockade/profiles.d
@@ -109,7 +109,7 @@ Only install and uninstall change anything.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.incidentCmd(), a.installCmd(), a.uninstallCmd(), a.pluginCmd(), a.versionCmd())
+	root.AddCommand(a.doctorCmd(), a.profileCmd(), a.psCmd(), a.reloadCmd(), a.incidentCmd(), a.installCmd(), a.uninstallCmd(), a.pluginCmd(), a.versionCmd())
 	return root
 }
 

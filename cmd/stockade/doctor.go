@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/stockade-dev/stockade/profiles/store"
 	"github.com/stockade-dev/stockade/shim/config"
 	"github.com/stockade-dev/stockade/shim/features"
+	"github.com/stockade-dev/stockade/shim/state"
 )
 
 // containerdConfig is where containerd's packages put it.
@@ -31,7 +33,8 @@ what to do about what is missing, and what is covered by nothing.
 
 Exit codes:
   0  enforce mode holds here, and so does every profile in the store
-  1  something is missing that enforce mode needs, or a profile is wrong
+  1  something is missing that enforce mode needs, a profile is wrong, or a container
+     runs under an old one that could not be reloaded
   2  it could not be told: doctor is not root, or a probe could not be carried out`,
 		Example: `  sudo stockade doctor
   stockade doctor --json | jq .guarantees`,
@@ -70,6 +73,7 @@ type diagnosis struct {
 	guarantees []profiles.Guarantee
 	refused    []error // why enforce mode cannot be held here at all
 	store      storeHealth
+	running    []string // what is wrong with containers that run
 }
 
 // storeHealth is what is to be said of the profile store.
@@ -101,7 +105,23 @@ func (a *app) examine(ctx context.Context, runc, containerd string) *diagnosis {
 	d.limits = features.Limits()
 	d.guarantees, d.refused = typicalGuarantees(d.target)
 	d.store = examineStore(roots(d.config), d.target)
+	d.running = examineRunning(d.config.State)
 	return d
+}
+
+// examineRunning looks for containers whose profile is older than the store, since it could not be reloaded.
+func examineRunning(dir string) (wrong []string) {
+	tasks, _, err := state.List(dir)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, t := range tasks {
+		if t.Failed != "" && t.ShimAlive() {
+			wrong = append(wrong, fmt.Sprintf("container %s (%s) runs under an old version of profile %s: %s. Do: mend the profile, stockade reload %[1]s",
+				t.ID, strings.Trim(t.PodNamespace+"/"+t.Pod, "/"), t.Profile, t.Failed))
+		}
+	}
+	return wrong
 }
 
 // typical is a profile as one would write it, to see what the compiler says of
@@ -173,7 +193,7 @@ func (d *diagnosis) code() int {
 			}
 		}
 	}
-	if d.configErr != nil || d.lowLimits() {
+	if d.configErr != nil || d.lowLimits() || len(d.running) > 0 {
 		return exitNo
 	}
 	// What could not be told makes every enforcing profile fail to compile;
@@ -226,9 +246,10 @@ func (d *diagnosis) asJSON() any {
 		Store      string           `json:"store"`
 		Profiles   []string         `json:"profiles"`
 		StoreErrs  []mistake        `json:"storeErrors"`
+		Running    []string         `json:"running"`
 		NotCovered []string         `json:"notCovered"`
 	}{
 		d.code(), d.target.Kernel, d.target.Arch, d.configFile, mistakes(errs), guaranteesOf(d.guarantees), mistakes(d.refused),
-		checks(d.kernel), checks(d.runtime), d.limits, d.store.dir, nonNil(d.store.names), mistakes(d.store.errs), notCovered,
+		checks(d.kernel), checks(d.runtime), d.limits, d.store.dir, nonNil(d.store.names), mistakes(d.store.errs), nonNil(d.running), notCovered,
 	}
 }

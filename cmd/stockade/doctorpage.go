@@ -86,6 +86,7 @@ func (d *diagnosis) todo() []string {
 			out = append(out, fmt.Sprintf("%s is low (%s of %s). Do: %s", l.Name, amount(l.Use), amount(l.Max), l.Fix))
 		}
 	}
+	out = append(out, d.running...)
 	if n := len(mistakes(d.store.errs)); n > 0 {
 		out = append(out, fmt.Sprintf("the profile store %s has %s, see below", d.store.dir, plural(n, "problem")))
 	}

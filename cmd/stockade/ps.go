@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/stockade-dev/stockade/profiles/store"
+	"github.com/stockade-dev/stockade/shim/config"
+	"github.com/stockade-dev/stockade/shim/control/api"
 	"github.com/stockade-dev/stockade/shim/incident"
 	"github.com/stockade-dev/stockade/shim/state"
 )
@@ -18,12 +22,18 @@ func (a *app) psCmd() *cobra.Command {
 		Short: "List the protected containers of this node",
 		Long: `ps lists what the shims of this node say they protect. A shim that was killed
 leaves its line behind: its INIT-PID is then "shim gone", and its container is dead
-or about to be killed by the guard. VIOLATIONS counts the incidents that are kept.
+or about to be killed by the guard. DECISIONS and VIOLATIONS are the shim's own
+counts since the container was started (opens that the kernel was told not to ask
+about again are not decided); "?" where the shim cannot be asked, and then --json
+has no "live". Below the table stands what does not hold as the store says: a stored
+profile that differs (stockade reload puts it in force), a reload that failed, what
+waits for a container's next start.
 ` + exitHelp("not used"),
 		Example: `  stockade ps
-  stockade ps --json | jq -r '.tasks[] | select(.mode != "enforce") | .id'`,
+  stockade ps --json | jq -r '.tasks[] | select(.mode != "enforce") | .id'
+  stockade ps --json | jq '.tasks[] | {id, decisions: .live.decisions}'`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.ps(whole) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.ps(cmd.Context(), whole) },
 	}
 	cmd.Flags().BoolVar(&whole, "no-trunc", false, "print IDs and digests in full")
 	return cmd
@@ -32,11 +42,16 @@ or about to be killed by the guard. VIOLATIONS counts the incidents that are kep
 // psTask is a task as ps prints it.
 type psTask struct {
 	state.Task
-	ShimAlive  bool `json:"shimAlive"`
-	Violations int  `json:"violations"`
+	ShimAlive  bool           `json:"shimAlive"`
+	Violations int            `json:"violations"`       // the shim's count, else that of the incidents which are kept
+	Stored     string         `json:"stored,omitempty"` // digest of the profile of that name in the store, if it differs
+	Live       *api.Container `json:"live,omitempty"`
 }
 
-func (a *app) ps(whole bool) error {
+func (a *app) ps(ctx context.Context, whole bool) error {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	cfg, err := a.config()
 	if err != nil {
 		return err
@@ -45,27 +60,83 @@ func (a *app) ps(whole bool) error {
 	if err != nil {
 		return err
 	}
-	list := []psTask{}
-	counts := a.violations(cfg.Incidents, tasks)
-	for _, t := range tasks {
-		list = append(list, psTask{t, t.ShimAlive(), counts[t.Namespace+"/"+t.ID]})
-	}
+	list, errs := a.tasks(ctx, cfg, tasks)
 	if a.json {
 		return a.printJSON(struct {
 			Tasks   []psTask `json:"tasks"`
 			Damaged []string `json:"damaged,omitempty"`
-		}{list, texts(damaged)})
+		}{list, append(texts(damaged), texts(errs)...)})
 	}
 	if len(list) == 0 && len(damaged) == 0 {
 		a.complain([]string{"no protected container runs here (" + cfg.State + ")"})
 	}
+	cut := short
 	if whole {
-		a.printTasks(list, func(s string) string { return s })
-	} else {
-		a.printTasks(list, short)
+		cut = func(s string) string { return s }
+	}
+	a.printTasks(list, cut)
+	for i := range list {
+		for _, line := range list[i].remarks() {
+			a.complain([]string{cut(list[i].ID) + ": " + line})
+		}
 	}
 	a.complain(texts(damaged))
+	a.complain(texts(errs))
 	return nil
+}
+
+// tasks puts together what the state files, the shims, the store and the incident folder say of the tasks.
+func (a *app) tasks(ctx context.Context, cfg config.Config, tasks []state.Task) ([]psTask, []error) {
+	list := []psTask{}
+	if len(tasks) == 0 {
+		return list, nil
+	}
+	live, errs := statuses(ctx, cfg.State)
+	st, err := store.OpenRoots(roots(cfg))
+	if err != nil {
+		errs = append(errs, err)
+	}
+	var counts map[string]int
+	for _, t := range tasks {
+		p := psTask{Task: t, ShimAlive: t.ShimAlive(), Live: live[keyOf(t)]}
+		if p.Live != nil {
+			p.Violations = int(p.Live.Violations())
+		} else {
+			if counts == nil {
+				counts = a.violations(cfg.Incidents, tasks)
+			}
+			p.Violations = counts[keyOf(t)]
+		}
+		if err == nil && p.ShimAlive {
+			p.Stored = storedDigest(st, t)
+		}
+		list = append(list, p)
+	}
+	return list, errs
+}
+
+// storedDigest is the digest of the profile in the store under whose name t runs, "" if it is the same or is not there
+// (a reload says then what that means).
+func storedDigest(st *store.Store, t state.Task) string {
+	if p, err := st.Get(t.Profile); err == nil && p.Digest() != t.Digest {
+		return p.Digest()
+	}
+	return ""
+}
+
+// remarks are what is to be said of a task beside its line.
+func (p *psTask) remarks() []string {
+	var lines []string
+	if p.Stored != "" {
+		lines = append(lines, "stored profile differs: stockade reload "+short(p.ID))
+	}
+	if p.Failed != "" && p.ShimAlive {
+		lines = append(lines, "the last reload failed, the old profile holds: "+p.Failed)
+	}
+	if p.Waits > 0 && p.ShimAlive {
+		lines = append(lines, fmt.Sprintf("%d parts of the profile take effect when the container is started again (stockade ps --json)", p.Waits))
+	}
+	return lines
 }
 
 // violations counts the incidents of each task since it started. Without
@@ -97,15 +168,21 @@ func (a *app) violations(dir string, tasks []state.Task) map[string]int {
 }
 
 func (a *app) printTasks(list []psTask, cut func(string) string) {
-	t := a.table("CONTAINER", "NAMESPACE", "POD", "PROFILE", "DIGEST", "MODE", "INIT-PID", "VIOLATIONS", "SINCE")
+	t := a.table("CONTAINER", "NAMESPACE", "POD", "PROFILE", "DIGEST", "MODE", "INIT-PID", "DECISIONS", "VIOLATIONS", "SINCE")
 	for _, p := range list {
 		pod := strings.Trim(p.PodNamespace+"/"+p.Pod, "/")
 		pid := fmt.Sprint(p.InitPID)
 		if !p.ShimAlive {
 			pid = "shim gone"
 		}
+		decisions, violations := "?", fmt.Sprint(p.Violations)
+		if p.Live != nil {
+			decisions = fmt.Sprint(p.Live.Total())
+		} else if p.ShimAlive {
+			violations += "?"
+		}
 		t.row(cut(safe(p.ID)), safe(p.Namespace), safe(pod), safe(p.Profile), cut(safe(p.Digest)), safe(p.Mode), pid,
-			fmt.Sprint(p.Violations), age(a.now(), p.Since))
+			decisions, violations, age(a.now(), p.Since))
 	}
 	t.flush()
 }

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,11 +27,12 @@ const Timeout = 10 * time.Second
 const Suffix = ".sock"
 
 // Folder is where the control sockets of a node are. state is the folder of that name in the node's configuration; a
-// path that would be too long for a socket's address (108 bytes, unix(7)) gives way to the default one.
+// path that would be too long for a socket's address (108 bytes, unix(7)) gives way to a short one.
 func Folder(state string) string {
 	dir := filepath.Join(state, "c")
 	if len(dir) > 60 {
-		return "/run/stockade/c"
+		sum := sha256.Sum256([]byte(state))
+		return "/run/stockade/c." + hex.EncodeToString(sum[:8])
 	}
 	return dir
 }
