@@ -81,6 +81,7 @@ func TestCompileErrors(t *testing.T) {
 		{"memfd", "  allow: {syscalls: [\"@default\", memfd_create]}\n", full, "add fileless to allowUnenforced"},
 		{"mounts", "  allow: {capabilities: [SYS_ADMIN]}\n", full, "add mounts to allowUnenforced"},
 		{"mounts by namespaces", "  allow: {syscalls: [\"@default\", mount, unshare]}\n", full, "add mounts to allowUnenforced"},
+		{"copies of the mounts", "  allow: {syscalls: [\"@default\", unshare]}\n", full, "add mounts to allowUnenforced"},
 		{"mounts by clone", "  allow: {syscalls: [\"@default\", fsmount, move_mount, clone]}\n", full, "add mounts to allowUnenforced"},
 		{"a syscall of the runtime denied", "  deny: {syscalls: [ptrace, execve]}\n", full, "x.yaml:6:29: spec.deny.syscalls[1]: execve cannot be denied"},
 		{"pinned and written", "  allow: {exec: [{path: /data/x, sha256: " + ab64 + "}], write: [/data/**]}\n", full, "x.yaml:6:18: spec.allow.exec[0]: /data/x may be written (x.yaml:6: allow.write /data/**)"},
@@ -181,7 +182,7 @@ func TestNotes(t *testing.T) {
 		{"  allow: {capabilities: [SYS_PTRACE]}\n", full, "SYS_PTRACE"},
 		{"  allow: {syscalls: [\"@default\", openat2]}\n", full, "openat2"},
 		{"  allow: {syscalls: [\"@default\", io_uring_setup]}\n", full, "io_uring"},
-		{"  allow: {syscalls: [\"@default\", clone]}\n", full, "user namespaces"},
+		{"  {allowUnenforced: [mounts], allow: {syscalls: [\"@default\", clone]}}\n", full, "user namespaces"},
 		{"  allow: {exec: [/data/bin/*], write: [/data/**]}\n", full, "below /data (/data/**)"},
 	}
 	for _, tt := range tests {

@@ -181,7 +181,7 @@ func TestConditionalSyscalls(t *testing.T) {
 	if v := plan.Decide(&Access{Kind: Syscall, Name: "clone"}); v.Action != Kill || v.Reason != ReasonArguments {
 		t.Errorf("got %+v", v)
 	}
-	named := mustCompile(t, mustParse(t, document("  allow: {syscalls: [\"@default\", clone]}\n")), full)
+	named := mustCompile(t, mustParse(t, document("  {allowUnenforced: [mounts], allow: {syscalls: [\"@default\", clone]}}\n")), full)
 	if v := named.Decide(&Access{Kind: Syscall, Name: "clone"}); v.Action != Allow || v.Rule.Text != "clone" {
 		t.Errorf("got %+v", v)
 	}

@@ -158,19 +158,21 @@ var (
 )
 
 // mountsGuarantee is about mounts made after the start: they carry no fanotify mark. To make one takes CAP_SYS_ADMIN
-// over the mount namespace, which the container has or which a new user namespace gives.
+// over the mount namespace, which the container has or which a new user namespace gives; and a new mount namespace is
+// itself one copy of each mount, without the mark (user_namespaces(7), mount_namespaces(7)).
 func (c *compiler) mountsGuarantee() Guarantee {
 	admin := c.plan.capabilities["SYS_ADMIN"] != nil
-	possible := c.lets(mountCalls...) && (admin || c.lets(namespaceCalls...) || c.lets("clone", "clone3")) ||
-		admin && c.lets(namespaceCalls...)
+	possible := c.lets(namespaceCalls...) || c.lets("clone", "clone3") || admin && c.lets(mountCalls...)
+	c.plan.MountsLater = possible || !c.enforce()
 	if !possible {
-		g := c.by(GuaranteeMounts, c.target.SeccompNotify, "seccomp (mount and its family)", "")
+		g := c.by(GuaranteeMounts, c.target.SeccompNotify, "seccomp (mount and its family, new namespaces)", "")
 		if !c.enforce() {
 			g.Note = "monitor mode leaves the capability sets as they are; files in a mount made after the start are not seen"
 		}
 		return g
 	}
-	const problem = "mounts may be made after the start, and files in them are not watched"
-	c.unenforced("mounts", problem+": the profile declares mount calls and what gives the right to them")
-	return Guarantee{Kind: GuaranteeMounts, Note: problem}
+	const problem = "mounts may be made after the start, or mount namespaces, and files in them are not watched"
+	c.unenforced("mounts", problem+": the profile declares calls for that and what gives the right to them")
+	return Guarantee{Kind: GuaranteeMounts, Note: problem + "; what is executed there is refused: for certain in another " +
+		"mount namespace, elsewhere by a look at the name, which can be raced"}
 }

@@ -29,6 +29,9 @@ type Plan struct {
 	// Seal says to make the root read-only but for WriteRoots.
 	Seal bool
 
+	// MountsLater says that the container may make mounts, or mount namespaces, after its start.
+	MountsLater bool
+
 	exec, read, write table
 	syscalls          map[string]*Rule // that the filter lets pass with any arguments
 	conditional       map[string]*Rule // that it lets pass with some

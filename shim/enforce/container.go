@@ -37,7 +37,8 @@ type Container struct {
 	cg      *cgroup.Cgroup
 	init    int
 	root    int               // O_PATH fd of the container's root, for ignore marks
-	mounts  map[uint64]*mount // by mount id; not changed after it was armed
+	ns      int               // fd of mountNS: it and its mounts stay, and so nothing else comes to have their ids
+	mounts  map[uint64]*mount // by mount id, each held by an fd; not changed after it was armed
 	report  func(Violation)
 	proc    *procfs.FS
 	uids    []idRange
@@ -45,6 +46,8 @@ type Container struct {
 	hashes  hashCache
 	uring   atomic.Bool // io_uring is, or was, open to the container
 	table   table
+
+	mounting atomic.Bool // mounts and mount namespaces may be, or could be, made after the start
 
 	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
 	execs atomic.Int32 // exec sessions that the runtime is setting up right now
@@ -61,7 +64,7 @@ type Container struct {
 // newContainer takes hold of what killing and marking need.
 func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 	c := &Container{
-		id: cfg.ID, image: cfg.Image, init: cfg.Init, root: -1, report: cfg.Report,
+		id: cfg.ID, image: cfg.Image, init: cfg.Init, root: -1, ns: -1, report: cfg.Report,
 		proc:    proc,
 		ignored: map[string]bool{},
 	}
@@ -72,14 +75,11 @@ func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 		}
 	}()
 	c.uring.Store(opensUring(cfg.Plan))
+	c.mounting.Store(cfg.Plan.MountsLater)
 	if c.cg, err = cgroup.Open(cfg.Init); err != nil {
 		return nil, fmt.Errorf("container's cgroup: %w", err)
 	}
-	name := fmt.Sprintf("/proc/%d/root", cfg.Init)
-	if c.root, err = unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		return nil, &os.PathError{Op: "open container root", Path: name, Err: err}
-	}
-	if c.mountNS, err = mountNamespace(cfg.Init); err != nil {
+	if err = c.hold(cfg.Init); err != nil {
 		return nil, err
 	}
 	if c.uids, err = readIDMap(cfg.Init); err != nil {
@@ -94,15 +94,36 @@ func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 	return c, nil
 }
 
+// hold takes hold of the root and the mount namespace that the container's first process has. It can leave the
+// namespace (unshare(2)), as its last process; the kernel would take it apart then, and give the ids of its mounts, and
+// its own, to what is made next.
+func (c *Container) hold(pid int) (err error) {
+	if c.root, err = openPath(fmt.Sprintf("/proc/%d/root", pid)); err != nil {
+		return err
+	}
+	name := fmt.Sprintf("/proc/%d/ns/mnt", pid)
+	if c.ns, err = unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(c.ns, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	c.mountNS = identity{st.Dev, st.Ino}
+	return nil
+}
+
 func (c *Container) close() {
 	c.marks.Lock()
 	defer c.marks.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	if c.root >= 0 {
-		_ = unix.Close(c.root)
-		c.root = -1
+	for _, fd := range []*int{&c.root, &c.ns} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
 	}
 	for _, m := range c.mounts {
 		m.close()

@@ -92,7 +92,7 @@ func (j *judgement) object() error {
 		return err
 	}
 	j.access.Path = j.file.Path
-	if j.mount = j.c.mounts[j.file.Mount]; j.mount == nil {
+	if j.mount = j.c.mountOf(j.file.Mount, j.file.Path); j.mount == nil {
 		j.why = profiles.ReasonMount
 	}
 	return nil

@@ -40,11 +40,11 @@ func (l *Loop) Replace(c *Container, plan *profiles.Plan) error {
 	want := c.masks(plan)
 	for m, mask := range want { // before the first decision by plan
 		more := mask &^ m.marked
-		if more == 0 || m.hidden {
+		if more == 0 {
 			continue
 		}
-		err := errors.New("it could not be opened when the container was made")
-		if m.fd >= 0 {
+		err := m.err
+		if err == nil {
 			err = m.mark(l.group, more)
 		}
 		if err != nil {
@@ -53,6 +53,9 @@ func (l *Loop) Replace(c *Container, plan *profiles.Plan) error {
 	}
 	if opensUring(plan) {
 		c.uring.Store(true)
+	}
+	if plan.MountsLater {
+		c.mounting.Store(true)
 	}
 	before := c.plan.now.Swap(plan)
 	if err := l.forget(c); err != nil {
@@ -89,9 +92,7 @@ func (l *Loop) forget(c *Container) error {
 func (c *Container) Places() []profiles.Place {
 	var places []profiles.Place
 	for _, m := range c.mounts {
-		if !m.hidden {
-			places = append(places, profiles.Place{Path: m.dest, ReadOnly: m.readOnly, NoExec: m.noexec})
-		}
+		places = append(places, profiles.Place{Path: m.dest, ReadOnly: m.readOnly, NoExec: m.noexec})
 	}
 	slices.SortFunc(places, func(a, b profiles.Place) int { return strings.Compare(a.Path, b.Path) })
 	return places

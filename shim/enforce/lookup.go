@@ -61,25 +61,34 @@ func (l *lookup) find(follow bool) (*found, error) {
 	return l.look(p.fd)
 }
 
-// look tells what fd is. What lies on no mount that is watched is nothing to see.
+// errForeign: the mount was not there when the container was started.
+var errForeign = fmt.Errorf("%w: on a mount that was made after the start", errUnseen)
+
+// look tells what fd is. What lies on no mount that is watched is nothing to see. With errForeign there is a result,
+// without its mount.
 func (l *lookup) look(fd int) (*found, error) {
 	f := &found{}
 	const want = unix.STATX_MNT_ID | unix.STATX_TYPE | unix.STATX_MODE | unix.STATX_UID | unix.STATX_GID | unix.STATX_NLINK
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, want, &f.st); err != nil {
 		return nil, os.NewSyscallError("statx", err)
 	}
-	if f.mount = l.c.mounts[f.st.Mnt_id]; f.mount == nil || !f.mount.seen {
+	var err error
+	if f.path, err = l.c.proc.FDPath(fd); err != nil {
+		return nil, err
+	}
+	if f.mount = l.c.mountOf(f.st.Mnt_id, f.path); f.mount == nil {
+		return f, errForeign
+	}
+	if !f.mount.seen {
 		return nil, errUnseen
 	}
-	var err error
-	f.path, err = l.c.proc.FDPath(fd)
-	return f, err
+	return f, nil
 }
 
-// short is the way of nearly all names, in one system call: an absolute one, of a thread with the container's root,
-// that leads through no link of /proc.
+// short is the way of nearly all names, in one system call: an absolute one, of a thread with the container's root and
+// mounts, that leads through no link of /proc.
 func (l *lookup) short(follow bool) (fd int, ok bool) {
-	if !strings.HasPrefix(l.name, "/") {
+	if !strings.HasPrefix(l.name, "/") || l.c.elsewhere(l.tid) {
 		return -1, false
 	}
 	if root, err := os.Readlink(fmt.Sprintf("/proc/%d/root", l.tid)); err != nil || root != "/" {

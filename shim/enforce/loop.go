@@ -19,7 +19,7 @@
 // No events: what opens no file (unlink, rename, chmod, truncate by path: seen through the seccomp listener, see
 // watch.go), directories, devices, FIFOs, /proc (the kernel refuses permission marks there), memfd_create'd programs (seccomp closes memfd_create unless it is declared), mounts made
 // after start (an access through one on a watched file system is a deviation; one on a file system of its own is not
-// seen: seccomp closes mount unless it is declared).
+// seen, but for execs, and these not for certain: seccomp closes mount and unshare unless they are declared).
 package enforce
 
 import (
@@ -76,7 +76,7 @@ func (l *Loop) Add(cfg Config) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.readMounts(cfg.Tmpfs); err != nil {
+	if err := c.takeMounts(cfg.Tmpfs); err != nil {
 		c.close()
 		return nil, err
 	}

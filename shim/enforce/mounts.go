@@ -13,6 +13,7 @@ import (
 
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/fanotify"
+	"github.com/stockade-dev/stockade/shim/procfs"
 )
 
 // mount is one mount of the container as it was before its first instruction. An access through any other mount is
@@ -26,8 +27,8 @@ type mount struct {
 	private  bool   // nobody else has this file system: ignore marks on its inodes concern this container only
 	marked   uint64 // what is asked about; guarded by Container.marks once armed
 	whole    bool   // marked by filesystem, not by mount
-	hidden   bool   // another mount lies over it
-	fd       int    // O_PATH, -1: closed
+	fd       int    // O_PATH, -1: closed. While it is open no other mount has this one's id
+	err      error  // why it could not be opened
 }
 
 func (m *mount) close() {
@@ -50,7 +51,22 @@ func mountsOf(pid int) ([]*mountinfo.Info, error) {
 	return mountinfo.GetMountsFromReader(f, nil)
 }
 
-// readMounts lists what is mounted in the container, seen from its parked first process.
+// takeMounts lists what is mounted in the container, seen from its parked first process, and takes hold of each. The
+// kernel gives a free id to the next mount: one that is not held could be unmounted and its id pass for it.
+func (c *Container) takeMounts(tmpfs []string) error {
+	if err := c.readMounts(tmpfs); err != nil {
+		return err
+	}
+	for id, m := range c.mounts {
+		// Those that need no mark under this plan too: another plan may need one, and by then their names are the
+		// container's to change.
+		if m.err = c.take(id, m); errors.Is(m.err, errHidden) {
+			delete(c.mounts, id) // who comes to see it has taken away what lies over it
+		}
+	}
+	return nil
+}
+
 func (c *Container) readMounts(tmpfs []string) error {
 	infos, err := mountsOf(c.init)
 	if err != nil {
@@ -98,17 +114,12 @@ func mask(plan *profiles.Plan, m *mount) uint64 {
 // arm marks every mount. After it, no open and no exec of the container goes unasked.
 func (c *Container) arm(g *fanotify.Group) error {
 	want := c.masks(c.Plan())
-	for id, m := range c.mounts {
-		if !m.seen {
+	for _, m := range c.mounts {
+		if want[m] == 0 {
 			continue
 		}
-		// Those that need no mark under this plan too: another plan may need one, and by then their names are the
-		// container's to change.
-		err := c.hold(id, m)
-		if m.hidden = errors.Is(err, errHidden); m.hidden || err != nil && want[m] == 0 {
-			continue
-		}
-		if err == nil && want[m] != 0 {
+		err := m.err
+		if err == nil {
 			err = m.mark(g, want[m])
 		}
 		if err != nil {
@@ -165,8 +176,8 @@ func (m *mount) unmark(g *fanotify.Group, less uint64) {
 // errHidden: another mount lies over this one, so no name leads to it.
 var errHidden = errors.New("hidden by another mount")
 
-// hold takes hold of the mount m, whose id was read before.
-func (c *Container) hold(id uint64, m *mount) error {
+// take opens the mount with this id where it is mounted.
+func (c *Container) take(id uint64, m *mount) error {
 	fd, err := c.open(m.dest, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return errHidden
@@ -175,15 +186,35 @@ func (c *Container) hold(id uint64, m *mount) error {
 		return err
 	}
 	m.fd = fd
-	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
-		return os.NewSyscallError("statx", err)
+	found, err := procfs.MountID(fd)
+	if err == nil && found != id {
+		err = errHidden
 	}
-	if st.Mnt_id != id {
+	if err != nil {
 		m.close()
-		return errHidden
 	}
-	return nil
+	return err
+}
+
+// mountOf is the mount with this id, if name is a place on it: nil when it was made after the container's start, or
+// lies somewhere else now, so that the names of its files are not those that the profile is about.
+func (c *Container) mountOf(id uint64, name string) *mount {
+	m := c.mounts[id]
+	if m == nil || !below(name, m.dest) {
+		return nil
+	}
+	if c.mounting.Load() {
+		if at, err := c.proc.FDPath(m.fd); err != nil || at != m.dest {
+			return nil
+		}
+	}
+	return m
+}
+
+// below says whether name is dir or lies below it.
+func below(name, dir string) bool {
+	rest, ok := strings.CutPrefix(name, dir)
+	return ok && (rest == "" || rest[0] == '/' || dir == "/")
 }
 
 // disarm takes the marks away again.

@@ -37,7 +37,7 @@ func (c *Container) Syscall(call Call) (allow bool, err error) {
 }
 
 func (c *Container) judgeCall(plan *profiles.Plan, call Call) (allow bool, err error) {
-	var attempts []profiles.Access
+	var attempts []attempt
 	watched := c.plan.armed.Watches(call.Name) && declares(plan, call.Name)
 	if watched {
 		if attempts = c.watch(plan, call); len(attempts) == 0 || call.Valid() != nil {
@@ -53,17 +53,22 @@ func (c *Container) judgeCall(plan *profiles.Plan, call Call) (allow bool, err e
 		return false, err
 	}
 	if !watched {
-		attempts = []profiles.Access{a}
+		attempts = []attempt{{Access: a}}
 	} else if self.runtime && !self.forked {
 		return true, nil // the runtime's own code on its way to the program
 	}
 	for _, attempt := range attempts {
 		attempt.Subject = a.Subject
-		verdict := plan.Decide(&attempt)
-		c.counts.decided(attempt.Kind, verdict.Action)
-		if verdict.Action != profiles.Allow {
-			c.carryOut(plan, verdict, attempt, call, th)
-			return verdict.Allowed(), nil
+		v := Violation{Plan: plan, Access: attempt.Access, Call: call.Name, Args: call.Args, Arch: call.Arch}
+		if attempt.why != 0 {
+			v.Verdict = plan.Refuse(attempt.why)
+		} else if v.Verdict = plan.Decide(&v.Access); v.Verdict.Action != profiles.Allow {
+			v.Suggest = plan.Suggest(&v.Access)
+		}
+		c.counts.decided(attempt.Kind, v.Verdict.Action)
+		if v.Verdict.Action != profiles.Allow {
+			c.carryOut(v, th)
+			return v.Verdict.Allowed(), nil
 		}
 	}
 	return true, nil
@@ -74,12 +79,9 @@ func declares(plan *profiles.Plan, name string) bool {
 	return plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: name}).Action == profiles.Allow
 }
 
-func (c *Container) carryOut(plan *profiles.Plan, verdict profiles.Verdict, a profiles.Access, call Call, th procfs.Thread) {
-	v := Violation{
-		Plan: plan, Access: a, Verdict: verdict, Suggest: plan.Suggest(&a), Call: call.Name, Args: call.Args, Arch: call.Arch,
-	}
+func (c *Container) carryOut(v Violation, th procfs.Thread) {
 	v.witness(c.proc, th)
-	switch verdict.Action {
+	switch v.Verdict.Action {
 	case profiles.Kill:
 		v.Killed = c.stop(&v)
 	case profiles.Freeze:

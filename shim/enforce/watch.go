@@ -61,21 +61,47 @@ var watchedCalls = map[string][]operand{
 // the last word.
 var errUnseen = errors.New("nothing to see")
 
+// attempt is what a watched call is going to do. why is set when no rule can allow it.
+type attempt struct {
+	profiles.Access
+	why profiles.Reason
+}
+
 // watch looks at a declared call that the filter tells of before it is made. The sealed mounts (and fanotify, and the
 // ordinary permissions) decide what comes of it, whatever the arguments are by then; here an undeclared attempt is
 // seen, which they would refuse in silence. So what cannot be told lets the call go on, and nobody is killed for a
 // call that would have failed under any runtime.
-func (c *Container) watch(plan *profiles.Plan, call Call) (attempts []profiles.Access) {
+//
+// What another mount namespace executes is an exception: its mounts carry no marks, so that fanotify may see nothing of
+// it. It is refused, whatever it is.
+func (c *Container) watch(plan *profiles.Plan, call Call) (attempts []attempt) {
 	for _, o := range watchedCalls[call.Name] {
+		var why profiles.Reason
 		a, err := c.attempt(plan, call, o)
+		if o.effect == executes && (errors.Is(err, errForeign) || c.elsewhere(call.TID)) {
+			a.Kind, why, err = profiles.Exec, profiles.ReasonMount, nil
+			if a.Path == "" {
+				a.Path, _ = procfs.String(call.TID, call.Args[o.path]) // evidence, as it was given
+			}
+		}
 		if err != nil && !errors.Is(err, errFree) {
 			break // of a rename, the first name decides whether it can come to anything
 		}
 		if err == nil {
-			attempts = append(attempts, a)
+			attempts = append(attempts, attempt{a, why})
 		}
 	}
 	return attempts
+}
+
+// elsewhere says whether a thread is in another mount namespace than the container's. It cannot change that while it
+// waits: nobody does it for another (namespaces(7)).
+func (c *Container) elsewhere(tid int) bool {
+	if !c.mounting.Load() {
+		return false
+	}
+	ns, err := mountNamespace(tid)
+	return err == nil && ns != c.mountNS
 }
 
 // attempt finds what a call is going to do to which path.
@@ -114,13 +140,13 @@ func (c *Container) attemptByFD(plan *profiles.Plan, call Call, o operand, flags
 	}
 	defer unix.Close(fd)
 	f, err := l.look(fd)
+	if o.effect == executes {
+		return l.execFound(f, err)
+	}
 	if err != nil {
 		return profiles.Access{}, err
 	}
-	if o.effect == aliases {
-		return l.aliasFound(f)
-	}
-	return l.execFound(f)
+	return l.aliasFound(f)
 }
 
 func (l *lookup) judge(e effect, flags int) (profiles.Access, error) {
@@ -229,21 +255,26 @@ func (l *lookup) write(name string, permitted func() bool) (profiles.Access, err
 	return profiles.Access{Kind: profiles.Write, Path: name}, nil
 }
 
-// exec is an exec that a noexec mount refuses; any other is an event for fanotify.
-func (l *lookup) exec(follow bool) (profiles.Access, error) {
-	f, err := l.find(follow)
-	if err != nil {
+// exec is an exec that a noexec mount refuses, or one from a mount that was made later (errForeign); any other is an
+// event for fanotify.
+func (l *lookup) exec(follow bool) (profiles.Access, error) { return l.execFound(l.find(follow)) }
+
+func (l *lookup) execFound(f *found, err error) (profiles.Access, error) {
+	if f == nil {
 		return profiles.Access{}, err
 	}
-	return l.execFound(f)
-}
-
-func (l *lookup) execFound(f *found) (profiles.Access, error) {
-	if !f.mount.noexec || f.st.Mode&unix.S_IFMT != unix.S_IFREG || f.st.Mode&0o111 == 0 || !l.may(f, 1) {
+	if f.st.Mode&unix.S_IFMT != unix.S_IFREG || f.st.Mode&0o111 == 0 || !l.may(f, 1) {
 		return profiles.Access{}, errUnseen
 	}
-	image := f.mount.image && l.c.image.Unchanged(f.path, f.mount.readOnly)
-	return profiles.Access{Kind: profiles.Exec, Path: f.path, Image: image}, nil
+	a := profiles.Access{Kind: profiles.Exec, Path: f.path}
+	switch {
+	case err != nil:
+		return a, err
+	case !f.mount.noexec:
+		return a, errUnseen
+	}
+	a.Image = f.mount.image && l.c.image.Unchanged(f.path, f.mount.readOnly)
+	return a, nil
 }
 
 // may says whether the thread's credentials give it the permission (1 execute, 2 write) on f, as far as mode bits and
