@@ -37,8 +37,6 @@ type ProfileList struct {
 }
 
 // ProfileSpec is the declaration.
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.programs) || self.programs.all(p, self.programs.exists_one(q, q.path == p.path))",message="programs: a path is declared twice; write its rules in one place"
 type ProfileSpec struct {
 	// Which containers get it; all that is given must hold. Without it the profile is there to be extended.
 	// +optional
@@ -69,9 +67,11 @@ type ProfileSpec struct {
 	// What none may do, whatever allows it.
 	// +optional
 	Deny *Deny `json:"deny,omitempty"`
-	// Rules for processes that run one program.
+	// Rules for processes that run one program. Each path once: a rule that compares them all costs the API server more
+	// than it lets a rule cost.
 	// +optional
-	// +listType=atomic
+	// +listType=map
+	// +listMapKey=path
 	// +kubebuilder:validation:MaxItems=256
 	Programs []Program `json:"programs,omitempty"`
 	// What kubectl exec and exec probes may start. Without it they are refused.
