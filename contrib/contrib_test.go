@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/stockade-dev/stockade/nri"
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/config"
 )
@@ -94,7 +95,7 @@ func TestConfig(t *testing.T) {
 	if err != nil || got != config.Default() {
 		t.Errorf("%+v, %v; want the defaults", got, err)
 	}
-	for _, key := range []string{"profiles", "incidents", "state", "noProfile", "incidentLimit", "guard", "raiseLimits"} {
+	for _, key := range []string{"profiles", "incidents", "state", "noProfile", "incidentLimit", "guard", "raiseLimits", "selectionKey", "requirePlugin"} {
 		if !strings.Contains(string(data), "\n"+key+": ") {
 			t.Errorf("config.yaml does not show %s", key)
 		}
@@ -194,4 +195,49 @@ func read(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// The drop-in that makes the plugin a required one is what stockade-nri prints, and containerd understands it.
+func TestRequiredPlugins(t *testing.T) {
+	if string(read(t, "containerd/stockade-nri.toml")) != nri.ContainerdConfig {
+		t.Error("containerd/stockade-nri.toml is not what `stockade-nri containerd-config` prints")
+	}
+	containerd, err := filepath.Abs("../bin/containerd")
+	if _, statErr := os.Stat(containerd); err != nil || statErr != nil {
+		t.Skip("bin/containerd is not built: make build")
+	}
+	dropIns, err := filepath.Abs("containerd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	main := filepath.Join(t.TempDir(), "config.toml")
+	text := fmt.Sprintf("version = 3\nimports = ['%s/stockade.toml', '%[1]s/stockade-nri.toml']\n", dropIns)
+	if err := os.WriteFile(main, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dump, err := exec.CommandContext(t.Context(), containerd, "--config", main, "config", "dump").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conf struct {
+		Plugins map[string]struct {
+			Disable   bool   `toml:"disable"`
+			Socket    string `toml:"socket_path"`
+			Validator struct {
+				Enable   bool     `toml:"enable"`
+				Required []string `toml:"required_plugins"`
+				Tolerate string   `toml:"tolerate_missing_plugins_annotation"`
+			} `toml:"default_validator"`
+		}
+	}
+	if err := toml.Unmarshal(dump, &conf); err != nil {
+		t.Fatal(err)
+	}
+	got := conf.Plugins["io.containerd.nri.v1.nri"]
+	if v := got.Validator; got.Disable || !v.Enable || fmt.Sprint(v.Required) != "["+nri.Name+"]" || v.Tolerate != "" || got.Socket != nri.DefaultConfig().Socket {
+		t.Errorf("%+v", got)
+	}
+	if handlers(t, dump)["stockade"] == "" {
+		t.Error("the runtime handler is gone")
+	}
 }

@@ -109,16 +109,15 @@ func serve(ctx context.Context, path string) error {
 	defer unlock()
 	watcher := nri.NewWatcher(store.Roots{Profiles: node.Profiles, Cluster: node.Cluster, LastGood: node.LastGood},
 		node.SelectionKey, runtime.GOARCH, kernel())
-	watcher.OnChange = func(_ context.Context, names []string) {
-		logrus.WithField("profiles", strings.Join(names, " ")).Info("stockade-nri: profiles have changed")
-	}
+	reloads := &reloader{state: node.State}
+	watcher.OnChange = reloads.changed
 	plugin := nri.New(c, watcher)
 	plugin.OnEvent = say
 
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { watcher.Run(ctx) })
-	wg.Go(func() { live(ctx, node.State, plugin, watcher) })
+	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
 	err = plugin.Run(ctx)
 	cancel()
 	wg.Wait()
@@ -201,7 +200,7 @@ func say(e nri.Event) {
 }
 
 // live shows that the plugin is alive: to doctor by a file, to systemd by its protocol.
-func live(ctx context.Context, state string, p *nri.Plugin, w *nri.Watcher) {
+func live(ctx context.Context, state string, p *nri.Plugin, w *nri.Watcher, r *reloader) {
 	notify("READY=1")
 	tick := time.NewTicker(health.Interval)
 	defer tick.Stop()
@@ -212,7 +211,8 @@ func live(ctx context.Context, state string, p *nri.Plugin, w *nri.Watcher) {
 		h := p.Health()
 		h.Version = version
 		h.Profiles, h.Changed = w.Profiles()
-		now := fmt.Sprint(h.Connected, h.Problems, len(h.Unprotected), h.Profiles)
+		h.Reloads = r.failures()
+		now := fmt.Sprint(h.Connected, h.Problems, len(h.Unprotected), h.Changed, len(h.Reloads))
 		if first || now != last || due(tick) {
 			last = now
 			notify("WATCHDOG=1")

@@ -251,8 +251,10 @@ func (n *Node) Log() string { return n.layout.log() }
 func (n *Node) PID() int { return n.proc.Process.Pid }
 
 // LogTail returns the last lines of the log: what to show when something failed.
-func (n *Node) LogTail() string {
-	data, err := os.ReadFile(n.layout.log())
+func (n *Node) LogTail() string { return n.tail(n.layout.log()) }
+
+func (n *Node) tail(log string) string {
+	data, err := os.ReadFile(log)
 	if err != nil {
 		return err.Error()
 	}

@@ -34,7 +34,7 @@ type Health struct {
 	Unprotected []Container       `json:"unprotected"`        // running, a profile is for it, and no shim of ours holds it
 	Profiles    int               `json:"profiles"`           // in the set that is in use
 	Changed     time.Time         `json:"changed,omitzero"`   // of that set
-	Reloads     map[string]string `json:"reloads,omitempty"`  // what the last reload of a shim said, by container
+	Reloads     map[string]string `json:"reloads,omitempty"`  // why running containers keep an older profile, by id
 	Extra       map[string]string `json:"extra,omitempty"`    // of whoever else runs in the plugin
 }
 
