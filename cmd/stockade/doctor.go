@@ -102,6 +102,7 @@ func (a *app) examine(ctx context.Context, runc, containerd string) *diagnosis {
 	d.runtime = features.Runtime(ctx, features.Paths{
 		Runc: runc, Shim: "containerd-shim-stockade-v1", Guard: guard, Containerd: containerd, Beside: filepath.Dir(guard),
 	})
+	d.runtime = append(d.runtime, examinePlugin(d.config, containerd, a.now())...)
 	d.limits = features.Limits()
 	d.guarantees, d.refused = typicalGuarantees(d.target)
 	d.store = examineStore(roots(d.config), d.target)
