@@ -27,7 +27,7 @@ otherHandlers: ignore
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, text := range []string{"", "# nothing\n", "exempt: {namespaces: [kube-system]}\n"} {
+	for _, text := range []string{"", "# nothing\n", "exempt: {namespaces: [kube-system, stockade-system]}\n"} {
 		if got, err := ParseConfig("nri.yaml", []byte(text)); err != nil || !reflect.DeepEqual(got, DefaultConfig()) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}

@@ -22,8 +22,9 @@ type Rules struct {
 	// RequireShim are namespaces in which a container under another handler is
 	// refused. * stands for all that are not exempt.
 	RequireShim []string
-	// Exempt are namespaces in which the plugin refuses nothing (default
-	// kube-system): what a node needs to boot.
+	// Exempt are namespaces in which the plugin refuses nothing: what a node
+	// needs to boot (default kube-system, and stockade-system, where the plugin
+	// itself may run).
 	Exempt []string
 	// OtherHandlers is what is done for containers under another handler.
 	OtherHandlers OtherHandlers
@@ -41,7 +42,7 @@ const (
 
 // DefaultRules returns what holds where the configuration says nothing.
 func DefaultRules() Rules {
-	return Rules{Handlers: []string{"stockade"}, DefaultHandler: "runc", Exempt: []string{"kube-system"}, OtherHandlers: Inject}
+	return Rules{Handlers: []string{"stockade"}, DefaultHandler: "runc", Exempt: []string{"kube-system", "stockade-system"}, OtherHandlers: Inject}
 }
 
 // View is what the plugin decides from.
