@@ -1,6 +1,11 @@
 package profiles
 
-import "github.com/stockade-dev/stockade/profiles/apparmor"
+import (
+	"slices"
+
+	"github.com/stockade-dev/stockade/profiles/apparmor"
+	"github.com/stockade-dev/stockade/profiles/pattern"
+)
 
 // AppArmor is a resolved profile as package apparmor wants it, with the facts of the plan compiled from it. The mode
 // is complain where the plan is not enforced. What only the caller knows (ABI, interpreters, supervisors, whether to
@@ -11,10 +16,10 @@ func AppArmor(p *Profile, plan *Plan) apparmor.Policy {
 		Allow: armored(&p.Allow), Deny: armored(&p.Deny), Sessions: armored(&p.Sessions),
 		Capabilities: plan.Capabilities,
 		Facts: apparmor.Facts{
-			Sealed: plan.Seal, Transitions: !plan.NoNewPrivileges,
-			Mounts:     plan.capabilities["SYS_ADMIN"] != nil && plan.lets(mountCalls...),
-			Namespaces: plan.lets(namespaceCalls...),
-			Uring:      plan.lets("io_uring_setup"),
+			Transitions: plan.Mode == ModeEnforce && !plan.NoNewPrivileges,
+			Mounts:      plan.capabilities["SYS_ADMIN"] != nil && plan.lets(mountCalls...),
+			Namespaces:  plan.lets(namespaceCalls...),
+			Uring:       plan.lets("io_uring_setup"),
 		},
 	}
 	if plan.Mode != ModeEnforce {
@@ -53,4 +58,89 @@ func armored(r *Rules) apparmor.Rules {
 		return out
 	}
 	return apparmor.Rules{Exec: list(Exec), Read: list(Read), Write: list(Write), Listen: list(Listen), Connect: list(Connect)}
+}
+
+// armor is what a plan keeps of AppArmor: where its text lets more pass than the profile does, opens are asked about
+// one by one as well.
+type armor struct {
+	everywhere bool // it cannot be said where
+	image      bool // @image may be read, which AppArmor holds by name
+	tree       bool // a program's own write rules, or deny rules, hold for all or for none
+	places     []*pattern.Pattern
+}
+
+// confine makes AppArmor, where the node has it, the mechanism for what happens to files. It comes before the filter is
+// compiled, which has to watch what AppArmor cannot tell apart.
+func (c *compiler) confine() {
+	if c.target.AppArmor != Yes || len(c.errs) > 0 {
+		return
+	}
+	policy := AppArmor(c.profile, c.plan)
+	gaps, err := apparmor.Gaps(policy)
+	if err != nil {
+		c.failProfile("spec", "AppArmor: "+err.Error(), "")
+		return
+	}
+	c.plan.armor, c.plan.Seal = &armor{}, false
+	for i := range gaps {
+		c.uncover(&gaps[i])
+	}
+}
+
+// uncover notes where a gap leaves opens to fanotify.
+func (c *compiler) uncover(g *apparmor.Gap) {
+	a := c.plan.armor
+	place := func(texts ...string) {
+		for _, text := range texts {
+			if p := c.compiled[text]; p != nil {
+				a.places = append(a.places, p)
+			}
+		}
+	}
+	switch {
+	case g.Kind == apparmor.GapDrift && g.Verb == Read.String():
+		a.image = true
+		place(g.Where...)
+	case g.Kind == apparmor.GapProgram && g.Verb != Exec.String():
+		a.everywhere = a.everywhere || g.Rule == Image
+		a.tree = a.tree || g.Verb == Write.String()
+		place(g.Rule)
+	}
+}
+
+// confined finishes what confine began, with what the filter lets pass.
+func (c *compiler) confined() {
+	a := c.plan.armor
+	if a == nil || len(c.errs) > 0 {
+		return
+	}
+	policy := AppArmor(c.profile, c.plan)
+	gaps, err := apparmor.Gaps(policy)
+	if err != nil {
+		c.failProfile("spec", "AppArmor: "+err.Error(), "")
+		return
+	}
+	c.plan.AppArmor, c.plan.Gaps = &policy, gaps
+	a.everywhere = a.everywhere || slices.ContainsFunc(gaps, func(g apparmor.Gap) bool { return g.Kind == apparmor.GapMounts })
+}
+
+// AsksOpens reports whether opens of regular files in the mount at dest have to be asked about one by one, by fanotify:
+// always where there is no AppArmor, and else where its text lets more pass than the profile does. image says that the
+// mount is the image's own and that none of its files had been changed when the container was made.
+func (p *Plan) AsksOpens(dest string, image bool) bool {
+	a := p.armor
+	if a == nil || a.everywhere || a.image && !image && !kernels(dest) {
+		return true
+	}
+	return slices.ContainsFunc(a.places, func(pat *pattern.Pattern) bool { return pat.Match(dest) || pat.CouldMatchBelow(dest) })
+}
+
+// kernels reports whether a mount lies where AppArmor's text for @image does not reach.
+func kernels(dest string) bool {
+	for _, dir := range []string{"/dev", "/proc", "/sys"} {
+		if dest == dir || len(dest) > len(dir) && dest[:len(dir)+1] == dir+"/" {
+			return true
+		}
+	}
+	return false
 }

@@ -46,7 +46,7 @@ func Compile(p *Profile, t Target) (*Plan, error) {
 	if p.OnViolation == 0 {
 		c.plan.OnViolation = Kill
 	}
-	for _, step := range []func(){c.paths, c.network, c.pins, c.writeRoots, c.capabilities, c.syscalls, c.guarantees, c.notes} {
+	for _, step := range []func(){c.paths, c.network, c.pins, c.writeRoots, c.capabilities, c.confine, c.syscalls, c.confined, c.guarantees, c.notes} {
 		step()
 	}
 	if len(c.errs) > 0 {

@@ -59,7 +59,47 @@ func (c *compiler) execGuarantee() Guarantee {
 		"seen before the first instruction (on noexec mounts by the filter, refused by the mount); what a declared interpreter does with a file it may read is not an exec")
 }
 
+const (
+	lsm = "AppArmor"
+	// refusedByLSM: by the kernel, and then seen.
+	refusedByLSM = "refused by the kernel whatever the caller does meanwhile; the record of it kills, and where the parser can say so AppArmor has killed the process by then; on mounts that the pod itself made read-only the mount refuses first, unseen"
+)
+
+// byArmor is the guarantee of AppArmor's text, beside what fanotify holds of it.
+func (c *compiler) byArmor(kind, note string) Guarantee {
+	g := c.by(kind, c.target.AppArmor, lsm, refusedByLSM)
+	if note != "" {
+		g.Note += "; " + note
+	}
+	return g
+}
+
+// leftOver says which of a plan's files fanotify is asked about as well, "" if none.
+func (c *compiler) leftOver() string {
+	a := c.plan.armor
+	switch {
+	case a.everywhere:
+		return "everywhere"
+	case a.image:
+		return "in mounts that are not the image's (@image)"
+	case len(a.places) > 0:
+		return "where programs have rules of their own"
+	}
+	return ""
+}
+
+func (c *compiler) openGuarantee(kind, note string) Guarantee {
+	g := c.byArmor(kind, note)
+	if where := c.leftOver(); where != "" {
+		g.By += "; fanotify FAN_OPEN_PERM " + where
+	}
+	return g
+}
+
 func (c *compiler) readGuarantee() Guarantee {
+	if c.plan.armor != nil {
+		return c.openGuarantee(GuaranteeRead, "listing directories, stat, and what is in /proc are free")
+	}
 	return c.by(GuaranteeRead, c.target.Fanotify, "fanotify FAN_OPEN_PERM",
 		"opens of regular files only: listing directories, stat, devices, FIFOs and what is in /proc are free")
 }
@@ -70,6 +110,9 @@ const raced = "who changes a path while it is looked at is refused all the same,
 
 func (c *compiler) writeGuarantee() Guarantee {
 	const within = "an undeclared open with O_CREAT in a writable directory is refused, but may leave an empty file; for truncate by path see " + GuaranteeTree
+	if c.plan.armor != nil {
+		return c.openGuarantee(GuaranteeWrite, "")
+	}
 	g := c.by(GuaranteeWrite, c.target.Fanotify, "fanotify FAN_OPEN_PERM and the open's flags", within)
 	if c.plan.Seal && g.Level > LevelNone {
 		g.By += "; read-only mounts, watched through seccomp user notification"
@@ -81,6 +124,12 @@ func (c *compiler) writeGuarantee() Guarantee {
 func (c *compiler) treeGuarantee() Guarantee {
 	g := Guarantee{Kind: GuaranteeTree}
 	switch {
+	case c.plan.armor != nil:
+		g = c.byArmor(GuaranteeTree, "extended attributes are watched through seccomp user notification, by path only; times of files are not seen")
+		if c.plan.armor.tree {
+			g.By += "; seccomp user notification"
+			g.Note += "; between programs that have rules of their own the filter alone tells, so whoever races it gets through"
+		}
 	case !c.enforce():
 		g = c.by(GuaranteeTree, c.target.SeccompNotify, "seccomp user notification",
 			"by path only; monitor mode leaves the mounts as they are")
@@ -89,15 +138,15 @@ func (c *compiler) treeGuarantee() Guarantee {
 			"the mount refuses what is tried, and the filter shows it: "+raced)
 		if list := c.rootList(); list != "" {
 			g.Level = min(g.Level, LevelDetect)
-			g.Note += "; within " + list + ", of which not everything is declared, the filter alone sees what is not, so whoever races it gets through; AppArmor, which a later build uses, would deny"
+			g.Note += "; within " + list + ", of which not everything is declared, the filter alone sees what is not, so whoever races it gets through; AppArmor would"
 		}
 	case slices.ContainsFunc(c.plan.write.wide, func(p *pattern.Pattern) bool { return p.CoversTree("/") }):
 		g.Note = "every path is declared writable"
 	case c.target.MountSeal != Yes:
-		g.Note = "this node has no read-only mounts with writable binds; AppArmor, which a later build uses, would deny"
+		g.Note = "this node has no read-only mounts with writable binds; AppArmor would"
 		c.unenforced("filesystem", "unlink, rename, mkdir, chmod and truncate are not seen: this node has no mount seal")
 	default:
-		g.Note = "a write rule begins with a wildcard, so the root cannot be read-only; AppArmor, which a later build uses, would deny"
+		g.Note = "a write rule begins with a wildcard, so the root cannot be read-only; AppArmor would"
 		c.unenforced("filesystem", "unlink, rename, mkdir, chmod and truncate are not seen: a write rule ("+c.plan.roots[0].Pattern+") reaches into the root directory, which therefore stays writable")
 	}
 	return g

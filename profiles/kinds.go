@@ -87,6 +87,8 @@ const (
 	ReasonProgram
 	ReasonUnlinked
 	ReasonFilter
+	ReasonAppArmor
+	ReasonLost
 )
 
 var reasonNames = [...]string{
@@ -106,6 +108,8 @@ var reasonNames = [...]string{
 	"by a program that was never admitted",
 	"a file that has no name any more",
 	"through an entry of another architecture, or with arguments, that the filter closes (SIGSYS)",
+	"refused by AppArmor, which is stricter here than the profile: see go doc profiles/apparmor",
+	"records of what AppArmor refused were lost: something may have been refused that is not told",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }

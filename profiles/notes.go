@@ -3,6 +3,8 @@ package profiles
 import (
 	"fmt"
 	"strings"
+
+	"github.com/stockade-dev/stockade/profiles/apparmor"
 )
 
 // strong are capabilities with which a process can reach beyond what a plan watches.
@@ -39,8 +41,21 @@ func (c *compiler) notes() {
 	for _, w := range c.writableAndExecutable() {
 		note("what is written below %s (%s) may be executed there, where an exec rule matches; it is not mounted noexec", w.Path, w.Pattern)
 	}
-	if c.target.AppArmor == Yes {
-		note("this node has AppArmor; this build does not use it yet")
+	c.armorNotes(note)
+}
+
+// armorNotes says which rules AppArmor holds less closely than they are written, and what holds them instead.
+func (c *compiler) armorNotes(note func(string, ...any)) {
+	if c.plan.armor == nil {
+		return
+	}
+	if c.plan.Mode == ModeEnforce {
+		note("AppArmor also refuses what fanotify does not ask about: undeclared FIFOs, devices and sockets in the file system, exclusive locks on files that may only be read")
+	}
+	for _, g := range c.plan.Gaps {
+		if g.Kind == apparmor.GapProgram || g.Kind == apparmor.GapMounts {
+			note("AppArmor, %s: %s: %s", g.Field, g.Rule, g.Why)
+		}
 	}
 }
 

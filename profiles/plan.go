@@ -3,6 +3,7 @@ package profiles
 import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/stockade-dev/stockade/profiles/apparmor"
 	"github.com/stockade-dev/stockade/profiles/pattern"
 )
 
@@ -32,6 +33,11 @@ type Plan struct {
 	// MountsLater says that the container may make mounts, or mount namespaces, after its start.
 	MountsLater bool
 
+	// AppArmor is what to load for the container, nil where the node has none. Its Mode, ABI and Interpreters are for
+	// who loads it to complete. Gaps are what its text cannot say, and what other mechanisms therefore hold.
+	AppArmor *apparmor.Policy
+	Gaps     []apparmor.Gap
+
 	exec, read, write table
 	syscalls          map[string]*Rule // that the filter lets pass with any arguments
 	conditional       map[string]*Rule // that it lets pass with some
@@ -40,6 +46,7 @@ type Plan struct {
 	network           []networkRule
 	hashed            map[string]bool // paths of exec rules with a digest
 	roots             []WriteRoot
+	armor             *armor // nil: no AppArmor
 }
 
 // Subject is who tries.

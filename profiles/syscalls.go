@@ -24,12 +24,11 @@ func (c *compiler) syscalls() {
 		return
 	}
 	c.plan.Seccomp, c.plan.watched = filter, map[string]bool{}
-	if c.plan.Seal || !c.enforce() {
-		policy.Watch = true
+	if policy.Watch = c.watch(); policy.Watch != seccomp.WatchNothing {
 		if c.plan.Seccomp, err = seccomp.Build(policy); err != nil {
 			c.failProfile("spec.allow.syscalls", err.Error(), "")
 		}
-		for _, name := range seccomp.Watched(!c.enforce()) {
+		for _, name := range seccomp.Watched(policy.Watch) {
 			c.plan.watched[name] = true
 		}
 	}
@@ -61,6 +60,21 @@ func (c *compiler) syscalls() {
 			c.fail(r, r.Text+" cannot be denied: the runtime needs it to start the container", "take it out; seccomp cannot tell the runtime from the container")
 		}
 	}
+}
+
+// watch says which declared calls the filter is to tell of: those that other mechanisms would refuse in silence, or not
+// at all.
+func (c *compiler) watch() seccomp.Watch {
+	a := c.plan.armor
+	switch {
+	case a != nil && !a.tree:
+		return seccomp.WatchAttributes
+	case a != nil || !c.enforce():
+		return seccomp.WatchChanges
+	case c.plan.Seal:
+		return seccomp.WatchAll
+	}
+	return seccomp.WatchNothing
 }
 
 // policy says what the filter is to do. Two syscalls of the sets are left out unless they are declared by name:

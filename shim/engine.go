@@ -36,6 +36,7 @@ type engine struct {
 	control *control.Server // nil: it could not be opened
 	fences  func() []*fence
 	reloads atomic.Uint64 // that were asked for
+	armor   *armor        // nil: this node has no AppArmor
 	closing atomic.Bool
 	broken  atomic.Pointer[error] // why nothing can be protected any more
 }
@@ -71,6 +72,11 @@ func newEngine(cfg config.Config, pub containerd.Publisher, fences func() []*fen
 	}
 	if e.loop, err = enforce.NewLoop(e.group, e.guard); err != nil {
 		return nil, err
+	}
+	if e.target.AppArmor == profiles.Yes {
+		if e.armor, err = newArmor(cfg, e.fail); err != nil {
+			return nil, err
+		}
 	}
 	go e.run()
 	go e.keepGuard()
@@ -136,6 +142,9 @@ func (e *engine) close(ctx context.Context) {
 	}
 	if e.guard != nil {
 		_ = e.guard.Close()
+	}
+	if e.armor != nil {
+		e.armor.close()
 	}
 	if e.group != nil {
 		_ = e.group.Close()

@@ -43,6 +43,7 @@ type fence struct {
 	listener  *notify.Listener
 	armed     chan struct{} // closed when container is there
 	container *enforce.Container
+	armor     *wearer // nil: no AppArmor
 	watched   bool
 	recorded  bool
 	since     time.Time
@@ -96,7 +97,22 @@ func (f *fence) prepare() (err error) {
 	if err := bundle.Apply(f.spec, f.plan, f.rootfs, socket, f.task.id); err != nil {
 		return fmt.Errorf("%w: profile %s does not fit this container: %w", errRefused, f.plan.Name, err)
 	}
+	if err := f.wear(); err != nil {
+		return err
+	}
 	return bundle.Write(f.bundle, f.spec)
+}
+
+// wear loads the container's AppArmor profile, if its plan has one.
+func (f *fence) wear() (err error) {
+	if f.plan.AppArmor == nil {
+		return nil
+	}
+	if f.armor, err = f.engine.armor.put(f); err != nil {
+		return fmt.Errorf("%w: AppArmor: %w", errRefused, err)
+	}
+	f.spec.Process.ApparmorProfile = f.armor.name
+	return nil
 }
 
 // serve answers the container's undeclared system calls until the listener is closed.
@@ -116,6 +132,11 @@ func (f *fence) arm(ctx context.Context, pid int) (err error) {
 		case <-f.listener.Init():
 		case <-ctx.Done():
 			return errors.New("the runtime has handed over no seccomp listener")
+		}
+	}
+	if f.armor != nil {
+		if err := f.engine.armor.verify(f.armor, pid); err != nil {
+			return err
 		}
 	}
 	report := func(v enforce.Violation) { f.engine.report.put(f, v) }
@@ -179,6 +200,9 @@ func (f *fence) recordLocked() {
 
 // release takes the fence down, from whatever stage it was put up to. The container has ended or was never started.
 func (f *fence) release() {
+	if f.armor != nil {
+		f.engine.armor.drop(f.armor)
+	}
 	if f.container != nil {
 		f.engine.loop.Remove(f.container)
 	}
@@ -219,8 +243,10 @@ func (f *fence) session(r *taskapi.ExecProcessRequest) error {
 		return fmt.Errorf("%w: exec session %s: %s (profile %s; to allow it: %s)",
 			errRefused, quote(p.Args), v.Verdict.Reason, v.Plan.Name, v.Suggest)
 	}
-	bundle.ApplyProcess(&p, f.plan)
 	bundle.ApplyProcess(&p, f.now()) // never more than the container itself was given
+	if f.armor != nil {
+		p.ApparmorProfile = f.armor.session
+	}
 	data, err := json.Marshal(&p)
 	if err != nil {
 		return err

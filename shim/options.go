@@ -104,6 +104,7 @@ func (m Manager) Stop(ctx context.Context, id string) (containerd.StopStatus, er
 		}
 		_ = state.Remove(cfg.State, ns, id) // only what `stockade ps` shows
 		_ = os.RemoveAll(socketPath(cfg.State, ns, id))
+		sweepArmor(cfg)
 	}
 	return status, err
 }

@@ -13,15 +13,14 @@ import (
 
 // Build writes a policy. It is an error if one of its patterns is none.
 func Build(p Policy) (*Text, error) {
-	b := &builder{policy: p}
-	b.classes()
+	b := newBuilder(p)
 	if b.err != nil {
 		return nil, b.err
 	}
 	b.findGaps()
 	// The digest is that of the text but for the name: two texts never share a name, whatever made them differ.
 	sum := sha256.Sum256([]byte(b.text()))
-	b.name = Name(p.Profile, hex.EncodeToString(sum[:]))
+	b.name = Name(p.Profile, hex.EncodeToString(sum[:])) + "." + Slot
 	t := &Text{Name: b.name, Session: b.name, Body: b.text(), Gaps: b.gaps}
 	if !p.Sessions.empty() {
 		t.Session += "//session"
@@ -29,13 +28,38 @@ func Build(p Policy) (*Text, error) {
 	return t, b.err
 }
 
+// Gaps lists what the text of a policy cannot say, without writing it.
+func Gaps(p Policy) ([]Gap, error) {
+	b := newBuilder(p)
+	if b.err == nil {
+		b.findGaps()
+	}
+	return b.gaps, b.err
+}
+
+// newBuilder makes the builder of a policy. A profile that only watches has one text for all programs: what somebody
+// executes is for others to see, and a change of profile would hide what comes after it.
+func newBuilder(p Policy) *builder {
+	if p.Mode == Complain {
+		p.Transitions = false
+	}
+	b := &builder{policy: p}
+	b.classes()
+	return b
+}
+
 // Prefix begins the names of all our profiles.
 const Prefix = "stockade."
 
 const maxName = 64
 
-// Name is that of a profile: stockade.PROFILE.DIGEST12. It holds letters, digits, '.', '_' and '-' only, whatever the
-// profile is called.
+// Slot ends the name of a profile as it is written. Each container has a copy of its own under a name in which as many
+// other letters stand in its place: a record of a refusal says which profile, and not whose, and the process that was
+// refused may have ended before anybody asks. No rule names it, so that a compiled text can be renamed.
+const Slot = "0000000000000000"
+
+// Name is that of a profile without its slot: stockade.PROFILE.DIGEST12. It holds letters, digits, '.', '_' and '-'
+// only, whatever the profile is called.
 func Name(profile, digest string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r < 128 && plain(byte(r)) && r != '/' {
@@ -77,8 +101,11 @@ func (w *writer) line(format string, args ...any) {
 
 func (w *writer) note(text string) { w.WriteString(w.indent + "# " + text + "\n") }
 
-// peers are the container's own processes, whichever of its profiles they have.
-func (w *writer) peers() string { return `"` + w.name + `{,//*}"` }
+// peers are the container's own processes, whichever of its profiles they have; and those of other containers with this
+// text, which only containers that share their processes' namespace ever meet.
+func (w *writer) peers() string {
+	return `"` + strings.TrimSuffix(w.name, Slot) + strings.Repeat("?", len(Slot)) + `{,//*}"`
+}
 
 func (b *builder) text() string {
 	w := &writer{name: b.name, seen: map[string]bool{}}
@@ -140,16 +167,12 @@ func (b *builder) common(w *writer) {
 	w.line("/proc/{[^k],k[^c]}** r,")
 	w.line("/proc/[1-9]*/** rwk,")
 	w.line("/proc/sys/kernel/shm* rw,")
-	w.note("processes of the container among themselves, and who supervises them")
-	w.line("ptrace (trace, tracedby, read, readby) peer=%s,", w.peers())
-	w.line("signal (send, receive) peer=%s,", w.peers())
-	supervisors := p.Supervisors
-	if supervisors == nil {
-		supervisors = []string{"unconfined", "runc", "crun"}
-	}
-	for _, label := range supervisors {
-		w.line(`signal (receive) peer="%s",`, literals(label))
-	}
+	w.note("processes of the container among themselves; whoever else can reach them is not theirs to choose")
+	w.line("ptrace (trace, read) peer=%s,", w.peers())
+	w.line("ptrace (tracedby, readby),")
+	w.line("signal (send) peer=%s,", w.peers())
+	w.line("signal (receive),")
+	b.quiet(w)
 	for _, name := range sorted(p.Capabilities) {
 		w.line("capability %s,", strings.ToLower(strings.TrimPrefix(name, "CAP_")))
 	}
@@ -169,6 +192,41 @@ func (b *builder) common(w *writer) {
 		}
 	}
 }
+
+// quiet writes what is refused without a record, because programs try it that mean nothing by it: to read of the
+// runtime's own processes, as ps does while an exec session begins, and to use a capability that is not there. A
+// profile that only watches refuses nothing, and quiet rules it would hold.
+func (b *builder) quiet(w *writer) {
+	p := &b.policy
+	if p.Mode == Complain {
+		w.line("ptrace (read),")
+		w.line("capability,")
+		return
+	}
+	supervisors := p.Supervisors
+	if supervisors == nil {
+		supervisors = []string{"unconfined", "runc", "crun"}
+	}
+	for _, label := range supervisors {
+		w.line(`deny ptrace (read) peer="%s",`, literals(label))
+	}
+	var without []string
+	for _, name := range capabilities {
+		if !slices.ContainsFunc(p.Capabilities, func(c string) bool { return strings.EqualFold(strings.TrimPrefix(c, "CAP_"), name) }) {
+			without = append(without, name)
+		}
+	}
+	if len(without) > 0 {
+		w.line("deny capability %s,", strings.Join(without, " "))
+	}
+}
+
+// capabilities are those that parsers from 3.0 on know (capabilities(7)).
+var capabilities = strings.Fields(`chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap
+	linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot
+	sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write
+	audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf
+	checkpoint_restore`)
 
 func sorted(list []string) []string {
 	out := slices.Clone(list)
@@ -202,15 +260,38 @@ func (b *builder) files(w *writer, s *subject) {
 	for _, r := range s.denyWrit {
 		rule(r.pattern, both, "audit deny ", "wl")
 	}
+	if b.policy.Mode == Complain {
+		return
+	}
 	for _, r := range s.denyExec {
 		rule(r.pattern, files, "audit deny ", "x")
 	}
+	// As on a mount that is noexec: without a record, since a linker that tries it goes on without.
+	for _, r := range b.unmapped(s) {
+		rule(r.pattern, files, "deny ", "m")
+	}
+}
+
+// unmapped are the writable places from which nothing may be executed, and so nothing mapped to be: @image would let
+// it, by name.
+func (b *builder) unmapped(s *subject) []compiled {
+	return slices.DeleteFunc(slices.Clone(s.writes), func(w compiled) bool {
+		return slices.ContainsFunc(w.pattern.Roots(), func(root pattern.Root) bool {
+			return strings.HasPrefix(root.Path, "/dev/") || slices.ContainsFunc(s.execs, func(x compiled) bool {
+				return x.pattern != nil && (x.pattern.Match(root.Path) || !root.Exact && x.pattern.CouldMatchBelow(root.Path))
+			})
+		})
+	})
 }
 
 // execs writes what may be executed. A program without rules of its own stays in the profile, or comes back to that of
 // the container; one that has some changes to its child profile. Where a wildcard lets both pass, the exact path wins.
 func (b *builder) execs(w *writer, s *subject, session bool) {
 	w.note("exec")
+	if b.policy.Mode == Complain {
+		w.line("/** ix,")
+		return
+	}
 	home, child := b.name, b.name+"//p"
 	if session {
 		home, child = b.name+"//session", b.name+"//session-p"

@@ -30,13 +30,13 @@ func (b *builder) networkGaps() {
 		if strings.HasPrefix(r.Text, "unix") {
 			why = "kernels before 6.17 do not ask AppArmor about connections of unix sockets"
 		}
-		b.gap(GapNetwork, r, why)
+		b.gap(GapNetwork, "", r, why)
 	}
 	p := &b.policy
 	for _, rules := range []*Rules{&p.Deny} {
 		for _, list := range [][]Rule{rules.Listen, rules.Connect} {
 			for i := range list {
-				b.gap(GapNetwork, &list[i], "a deny rule is not held: AppArmor knows families, not addresses and ports")
+				b.gap(GapNetwork, "", &list[i], "a deny rule is not held: AppArmor knows families, not addresses and ports")
 			}
 		}
 	}
@@ -47,7 +47,8 @@ func (w *writer) network(b *builder, s *subject) {
 	const inner = "bind, listen, create, getattr, setattr, getopt, setopt, shutdown"
 	w.note("sockets of the unix family, within the container")
 	w.line("unix (%s),", inner)
-	w.line("unix (connect, accept, send, receive) peer=(label=%s),", w.peers())
+	w.line("unix (connect, send) peer=(label=%s),", w.peers())
+	w.line("unix (accept, receive),")
 	if !b.declared() {
 		w.note("network: nothing is declared")
 		w.line("network,")

@@ -33,14 +33,13 @@ type Policy struct {
 
 // Facts are what a plan and a node know beside the rules.
 type Facts struct {
-	Sealed      bool // the root is read-only but for where writing is declared
 	Transitions bool // processes are not under no_new_privs, so that an exec may change the profile
 	Mounts      bool // mounting is declared
 	Namespaces  bool // making user namespaces is declared (abi 4.0)
 	Uring       bool // io_uring is declared (abi 4.0)
 
 	Interpreters []string // paths of #! and ELF interpreters of declared programs, where known
-	Supervisors  []string // labels of those that may signal the container; nil: unconfined, runc, crun
+	Supervisors  []string // labels of the runtime's own processes; nil: unconfined, runc, crun
 }
 
 // Rules are the rules of one list of verbs.
@@ -67,7 +66,7 @@ type Program struct {
 
 // Text is a policy written.
 type Text struct {
-	Name    string // of the container's profile: stockade.PROFILE.DIGEST12, the digest being that of the text
+	Name    string // of the container's profile: stockade.PROFILE.DIGEST12.SLOT, the digest being that of the text
 	Session string // of the profile for exec sessions; Name if sessions have no rules of their own
 	Body    string // for apparmor_parser
 	Gaps    []Gap
@@ -78,24 +77,27 @@ type GapKind uint8
 
 // The kinds of gaps.
 const (
-	GapDrift   GapKind = iota // @image: whether a file is still the image's
-	GapDigest                 // sha256
-	GapCaller                 // from
-	GapUID                    // uid
-	GapProgram                // a program's own rules, where they hold for all instead, or (deny) for none
-	GapSession                // which program may be a session's first
-	GapNetwork                // addresses and ports
+	GapDrift      GapKind = iota // @image: whether a file is still the image's
+	GapDigest                    // sha256
+	GapCaller                    // from
+	GapUID                       // uid
+	GapProgram                   // a program's own rules, where they hold for all instead, or (deny) for none
+	GapSession                   // which program may be a session's first
+	GapNetwork                   // addresses and ports
+	GapMounts                    // mounts that may be made later: names are all that AppArmor knows
+	GapAttributes                // extended attributes and times, which are written without asking
 )
 
-var gapNames = [...]string{"drift", "sha256", "from", "uid", "program", "session", "network"}
+var gapNames = [...]string{"drift", "sha256", "from", "uid", "program", "session", "network", "mounts", "attributes"}
 
 func (k GapKind) String() string { return gapNames[min(int(k), len(gapNames)-1)] }
 
 // Gap is a rule of which the text lets more pass than the profile does. Something else has to hold it.
 type Gap struct {
 	Kind  GapKind
+	Verb  string   // exec, read or write, where it is a rule of one of these
 	Field string   // of the rule; "" if it is no single rule's
 	Rule  string   // its text
-	Where []string // drift: directories in which files may have changed; "/" if everywhere
+	Where []string // drift: patterns of files that may be other than the image's and are allowed by this rule alone
 	Why   string
 }

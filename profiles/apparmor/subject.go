@@ -54,8 +54,8 @@ func (b *builder) rules(list []Rule) []compiled {
 	return out
 }
 
-func (b *builder) gap(k GapKind, r *Rule, why string) {
-	b.gaps = append(b.gaps, Gap{Kind: k, Field: r.Field, Rule: r.Text, Why: why})
+func (b *builder) gap(k GapKind, verb string, r *Rule, why string) {
+	b.gaps = append(b.gaps, Gap{Kind: k, Verb: verb, Field: r.Field, Rule: r.Text, Why: why})
 }
 
 // names returns the paths that a pattern stands for, if it stands for nothing else.
@@ -186,41 +186,46 @@ func (b *builder) findGaps() {
 		if p.Transitions {
 			why = "its path is a pattern, and child profiles are for exact paths"
 		}
-		program.Allow.each(func(r *Rule) { b.gap(GapProgram, r, "holds for every program: "+why) })
-		program.Deny.each(func(r *Rule) { b.gap(GapProgram, r, "is not held: "+why) })
+		program.Allow.each(func(verb string, r *Rule) { b.gap(GapProgram, verb, r, "holds for every program: "+why) })
+		program.Deny.each(func(verb string, r *Rule) { b.gap(GapProgram, verb, r, "is not held: "+why) })
 	}
+	if p.Mounts || p.Namespaces {
+		b.gaps = append(b.gaps, Gap{Kind: GapMounts, Why: "a mount that is made later gives other files a declared name"})
+	}
+	b.gaps = append(b.gaps, Gap{Kind: GapAttributes, Why: "extended attributes and times of files are changed without asking AppArmor"})
 	if !p.Sessions.empty() {
 		b.gaps = append(b.gaps, Gap{Kind: GapSession, Why: "the runtime, which AppArmor does not confine, starts a session's first program"})
 	}
 	b.networkGaps()
 }
 
-func (r *Rules) each(f func(*Rule)) {
-	for _, list := range [][]Rule{r.Exec, r.Read, r.Write} {
+func (r *Rules) each(f func(verb string, r *Rule)) {
+	verbs := [...]string{"exec", "read", "write"}
+	for v, list := range [...][]Rule{r.Exec, r.Read, r.Write} {
 		for i := range list {
-			f(&list[i])
+			f(verbs[v], &list[i])
 		}
 	}
 }
 
 func (b *builder) ruleGaps(r *Rules) {
-	r.each(func(r *Rule) {
+	r.each(func(verb string, r *Rule) {
 		if r.Text == Image {
 			b.gaps = append(b.gaps, Gap{
-				Kind: GapDrift, Field: r.Field, Rule: r.Text, Where: b.drift(),
-				Why: "AppArmor goes by names: in these places, and in every mount that is not the image's own, a file may be other than the image's",
+				Kind: GapDrift, Verb: verb, Field: r.Field, Rule: r.Text, Where: b.written(verb == "exec"),
+				Why: "AppArmor goes by names: what is written later, or lies in a mount that is not the image's own, is not told from the image's",
 			})
 		}
 		if r.SHA256 {
-			b.gap(GapDigest, r, "AppArmor knows names, not bytes")
+			b.gap(GapDigest, verb, r, "AppArmor knows names, not bytes")
 		}
 		if r.UID {
-			b.gap(GapUID, r, "AppArmor does not know user ids")
+			b.gap(GapUID, verb, r, "AppArmor does not know user ids")
 		}
 		for _, c := range b.rules([]Rule{*r}) {
 			for i, from := range c.from {
 				if _, exact := names(from); !exact || !b.policy.Transitions {
-					b.gap(GapCaller, r, fmt.Sprintf("callers are told apart by child profiles, which %s cannot have here", r.From[i]))
+					b.gap(GapCaller, verb, r, fmt.Sprintf("callers are told apart by child profiles, which %s cannot have here", r.From[i]))
 					break
 				}
 			}
@@ -228,22 +233,21 @@ func (b *builder) ruleGaps(r *Rules) {
 	})
 }
 
-// drift is where files may change: everywhere, or below what is declared writable.
-func (b *builder) drift() []string {
-	if !b.policy.Sealed {
-		return []string{"/"}
-	}
-	var where []string
+// written are the patterns of what may be written, by anyone, or (all false) only by some: what everybody may write
+// everybody may read as well, so that it does not matter whether it is still the image's.
+func (b *builder) written(all bool) []string {
 	p := &b.policy
-	lists := [][]Rule{p.Allow.Write, p.Sessions.Write}
+	lists := [][]Rule{p.Sessions.Write}
 	for i := range p.Programs {
 		lists = append(lists, p.Programs[i].Allow.Write)
 	}
+	if all {
+		lists = append(lists, p.Allow.Write)
+	}
+	var where []string
 	for _, list := range lists {
-		for _, c := range b.rules(list) {
-			for _, root := range c.pattern.Roots() {
-				where = append(where, root.Path)
-			}
+		for _, r := range list {
+			where = append(where, r.Text)
 		}
 	}
 	slices.Sort(where)

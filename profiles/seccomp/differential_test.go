@@ -49,11 +49,12 @@ var policies = map[string]Policy{
 	"entries":       {Names: []string{"@default"}, Arch: "amd64", SubArches: []string{"x86", "x32"}},
 	"entries x32":   {Names: []string{"@default", "unshare"}, Arch: "amd64", SubArches: []string{"x32"}},
 	"entries arm":   {Names: []string{"@default"}, Arch: "arm64", SubArches: []string{"arm"}},
-	"watch":         {Names: []string{"@default"}, Arch: "amd64", NoNewPrivileges: true, Watch: true},
-	"watch arm64":   {Names: []string{"openat", "rename"}, Arch: "arm64", Watch: true, Errno: map[string]uint{"openat2": 38}},
+	"watch":         {Names: []string{"@default"}, Arch: "amd64", NoNewPrivileges: true, Watch: WatchAll},
+	"watch arm64":   {Names: []string{"openat", "rename"}, Arch: "arm64", Watch: WatchAll, Errno: map[string]uint{"openat2": 38}},
 	"monitor":       {Names: []string{"@default"}, Arch: "amd64", NoNewPrivileges: true, Monitor: true},
 	"monitor arm":   {Names: []string{"read", "clone"}, Arch: "arm64", Monitor: true, Errno: map[string]uint{"openat2": 38}},
-	"monitor watch": {Names: []string{"@default"}, Arch: "amd64", Monitor: true, Watch: true},
+	"attributes":    {Names: []string{"@default"}, Arch: "amd64", NoNewPrivileges: true, Watch: WatchAttributes},
+	"monitor watch": {Names: []string{"@default"}, Arch: "amd64", Monitor: true, Watch: WatchChanges},
 	"x86 by name":   {Names: []string{"bind", "socketcall", "semop", "waitpid"}, Arch: "amd64", SubArches: []string{"x86"}},
 }
 

@@ -43,8 +43,8 @@ func Compile(p Policy) (*Filter, error) {
 	}
 	for name := range f.universe() {
 		rules := d.rules(name)
-		if p.Watch && (len(f.entries) == 1 || p.Monitor) {
-			rules = watch(name, rules, p.Monitor)
+		if len(f.entries) == 1 || p.Monitor {
+			rules = p.Watch.watch(name, rules)
 		}
 		if rules := f.expressible(name, rules); len(rules) > 0 {
 			f.rules[name] = rules

@@ -42,13 +42,12 @@ type Policy struct {
 	NoNewPrivileges bool
 
 	// Watch has the listener told, before they are made, of declared calls
-	// that change the file system by a path or execute one ([Watched]; opens
-	// only if they may write). The listener lets them go on: what they may
+	// that change the file system by a path or execute one ([Watched] lists
+	// them; opens only if they may write). The listener lets them go on: what they may
 	// do is for other mechanisms to enforce, this one sees what those refuse
 	// in silence. It needs a single entry: with SubArches it is off,
-	// but with Monitor, where opens and execs are left out: those are seen
-	// by other mechanisms as long as nothing refuses them first.
-	Watch bool
+	// but with Monitor.
+	Watch Watch
 
 	// Monitor lets everything pass: what is not declared is told to the
 	// listener as far as it can be, and what cannot be told (other entries,

@@ -25,20 +25,47 @@ var watched = map[string]int{
 	"execve": -1, "execveat": -1,
 }
 
-// opens are those of them that other mechanisms see where nothing is sealed, as in monitor mode.
+// opens are those of them that fanotify sees where nothing is sealed.
 var opens = map[string]bool{"open": true, "openat": true, "creat": true, "execve": true, "execveat": true}
 
-// Watched lists the calls that [Policy.Watch] is about, sorted.
-func Watched(monitor bool) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(watched)), func(name string) bool { return monitor && opens[name] })
+// attributes are those that AppArmor does not ask about.
+var attributes = map[string]bool{"setxattr": true, "lsetxattr": true, "removexattr": true, "lremovexattr": true}
+
+// Watch says which allowed calls are told to the listener before they are made.
+type Watch uint8
+
+// Each holds less than the next.
+const (
+	WatchNothing    Watch = iota
+	WatchAttributes       // of extended attributes: where AppArmor holds the rest
+	WatchChanges          // of what is in the file system, but for opens: where opens are seen and nothing is sealed
+	WatchAll              // and opens for writing and execs, which sealed mounts refuse in silence
+)
+
+func (w Watch) holds(name string) bool {
+	_, known := watched[name]
+	switch w {
+	case WatchAttributes:
+		return attributes[name]
+	case WatchChanges:
+		return known && !opens[name]
+	case WatchAll:
+		return known
+	}
+	return false
+}
+
+// Watched lists the calls of w, sorted.
+func Watched(w Watch) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(watched)), func(name string) bool { return !w.holds(name) })
 }
 
 // watch turns "allowed" into "told first" for a watched name. Rules that look at arguments already are left alone.
-func watch(name string, rules []rule, monitor bool) []rule {
-	index, ok := watched[name]
-	if !ok || monitor && opens[name] || len(rules) != 1 || rules[0].action != Allow || rules[0].conditional() {
+func (w Watch) watch(name string, rules []rule) []rule {
+	if !w.holds(name) || len(rules) != 1 || rules[0].action != Allow || rules[0].conditional() {
 		return rules
 	}
+	index := watched[name]
 	why := rules[0].why + "; told to the listener first"
 	if index < 0 {
 		return []rule{{action: Notify, why: why}}

@@ -70,7 +70,7 @@ func Apply(spec *specs.Spec, plan *profiles.Plan, rootfs, listener, metadata str
 		sc.ListenerPath, sc.ListenerMetadata = listener, metadata
 		spec.Linux.Seccomp = &sc
 	}
-	if !plan.Seal {
+	if !plan.Seal && (plan.AppArmor == nil || plan.Mode != profiles.ModeEnforce) {
 		return nil // the plan's guarantees say so
 	}
 	return seal(spec, plan, rootfs)

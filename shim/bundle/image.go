@@ -3,7 +3,9 @@ package bundle
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/containerd/api/types"
@@ -16,6 +18,8 @@ import (
 type Image struct {
 	upper  int   // O_PATH, -1: the root has no upper layer
 	lowers []int // O_PATH
+
+	pristine bool
 }
 
 // NewImage opens the layers named in the mounts that make up a container's root filesystem. For a root that is no
@@ -38,6 +42,7 @@ func NewImage(mounts []*types.Mount) (_ *Image, err error) {
 				if im.upper, err = openPath(value); err != nil {
 					return nil, err
 				}
+				im.pristine = empty(value)
 			case "lowerdir":
 				for dir := range strings.SplitSeq(value, ":") {
 					fd, err := openPath(dir)
@@ -50,6 +55,20 @@ func NewImage(mounts []*types.Mount) (_ *Image, err error) {
 		}
 	}
 	return im, nil
+}
+
+// Pristine says whether nothing of the image had been changed when NewImage looked: a container's layer may have been
+// another one's before. What runtimes make in it are places to mount something on.
+func (im *Image) Pristine() bool { return im.pristine }
+
+// empty says whether there is nothing but directories below dir.
+func empty(dir string) bool {
+	return filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			err = fs.ErrExist
+		}
+		return err
+	}) == nil
 }
 
 func openPath(dir string) (int, error) {

@@ -17,6 +17,10 @@ import (
 
 // seal makes everything read-only but what the plan declares writable: the root, the runtime's tmpfs mounts, the
 // volumes; declared directories of the image are bound back writable. Where no program is declared they are noexec.
+//
+// Where AppArmor holds the plan mounts stay as they are, but for nosuid and nodev: what they refused it would not be
+// asked about, and nobody would see it. Declared directories are made all the same, and are bound back if the container
+// itself asked for a read-only root.
 func seal(spec *specs.Spec, plan *profiles.Plan, rootfs string) error {
 	r, err := openRoot(rootfs)
 	if err != nil {
@@ -30,7 +34,7 @@ func seal(spec *specs.Spec, plan *profiles.Plan, rootfs string) error {
 		sealMount(&spec.Mounts[i], dest, plan)
 	}
 	roots := plan.WriteRoots()
-	spec.Root.Readonly = true
+	spec.Root.Readonly = spec.Root.Readonly || plan.Seal
 	var bound []string
 	for _, w := range roots {
 		target, err := r.target(w, mounts, spec.Process.User)
@@ -41,8 +45,11 @@ func seal(spec *specs.Spec, plan *profiles.Plan, rootfs string) error {
 			continue
 		}
 		bound = append(bound, target)
+		if !spec.Root.Readonly {
+			continue
+		}
 		opts := []string{"rbind", "rw", "rprivate", "nosuid", "nodev"}
-		if !plan.ExecNamedBelow(target) {
+		if plan.Seal && !plan.ExecNamedBelow(target) {
 			opts = append(opts, "noexec")
 		}
 		m := specs.Mount{Destination: target, Type: "bind", Source: filepath.Join(rootfs, target), Options: opts}
@@ -73,10 +80,10 @@ func sealMount(m *specs.Mount, dest string, plan *profiles.Plan) {
 			recursive = "r"
 		}
 	}
-	if !writeBelow(plan, dest) {
+	if plan.Seal && !writeBelow(plan, dest) {
 		m.Options = replace(m.Options, recursive+"ro", "rw", "ro", "rrw")
 	}
-	if !plan.ExecNamedBelow(dest) {
+	if plan.Seal && !plan.ExecNamedBelow(dest) {
 		m.Options = replace(m.Options, recursive+"noexec", "exec", "rexec", "noexec")
 	}
 	m.Options = replace(m.Options, recursive+"nosuid", "suid", "rsuid", "nosuid")

@@ -17,6 +17,7 @@ import (
 type Image interface {
 	Unchanged(path string, readOnly bool) bool
 	Untouched(dir string, readOnly bool) bool
+	Pristine() bool // nothing of it had been changed when it was first looked at
 }
 
 // Config is what the enforcement of one container is made of.
@@ -48,6 +49,7 @@ type Container struct {
 	table   table
 
 	mounting atomic.Bool // mounts and mount namespaces may be, or could be, made after the start
+	refusal  refusal     // the last one; the audit reader's own
 
 	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
 	execs atomic.Int32 // exec sessions that the runtime is setting up right now

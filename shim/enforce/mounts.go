@@ -98,11 +98,15 @@ func (c *Container) readMounts(tmpfs []string) error {
 
 func hasOption(options, o string) bool { return slices.Contains(strings.Split(options, ","), o) }
 
-// mask is what has to be asked about on m under plan: nothing that is declared for every program anyway.
-func mask(plan *profiles.Plan, m *mount) uint64 {
+// mask is what has to be asked about on m under plan: nothing that is declared for every program anyway, nor what
+// AppArmor holds. Its text is that of the plan with which the container was made.
+func (c *Container) mask(plan *profiles.Plan, m *mount) uint64 {
 	mask := uint64(fanotify.OpenExecPerm)
 	if m.noexec && !m.whole {
 		mask = 0 // the kernel refuses the exec before it would tell us
+	}
+	if plan == c.plan.armed && !plan.AsksOpens(m.dest, m.image && c.image.Pristine()) {
+		return mask
 	}
 	cover := plan.CoverTree(m.dest)
 	if cover == profiles.CoverWrite || (cover == profiles.CoverRead && m.readOnly) {
@@ -137,7 +141,7 @@ func (c *Container) masks(plan *profiles.Plan) map[*mount]uint64 {
 		if !m.seen {
 			continue
 		}
-		want[m] = mask(plan, m)
+		want[m] = c.mask(plan, m)
 		if m.image && m.whole {
 			whole |= want[m]
 		}

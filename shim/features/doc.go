@@ -13,6 +13,6 @@
 // `stockade doctor`; they walk /proc and run runc.
 //
 // Limits: what the kernel can do may still be forbidden to the shim by an LSM's
-// policy of the host, or lack in the runc that containerd uses. AppArmor and
-// cgroup BPF are reported for mechanisms that this build does not have.
+// policy of the host, or lack in the runc that containerd uses. Cgroup BPF is
+// reported for a mechanism that this build does not have.
 package features

@@ -3,13 +3,15 @@ package features
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stockade-dev/stockade/shim/audit"
+	"github.com/stockade-dev/stockade/shim/lsm"
 )
 
 // seccompNotify asks seccomp(2) itself: SECCOMP_GET_ACTION_AVAIL for the
@@ -28,20 +30,25 @@ func seccompNotify() answer {
 	return yes(fmt.Sprintf("notifications of %d bytes", sizes.notif))
 }
 
-// appArmor needs the LSM active and the parser that loads profiles.
+// appArmor needs the LSM, the parser that compiles profiles, and the audit records by which refusals are seen.
 func appArmor() answer {
-	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	if err := (lsm.Kernel{}).Available(); err != nil {
+		return no(reason(err, lsm.ErrUnavailable))
+	}
+	parser, err := lsm.FindParser()
 	if err != nil {
-		return no("not in this kernel")
+		return no(reason(err, lsm.ErrUnavailable))
 	}
-	if strings.TrimSpace(string(enabled)) != "Y" {
-		return no("compiled in and not enabled")
+	records, err := audit.Open()
+	if err != nil {
+		return refused(err)
 	}
-	if _, err := exec.LookPath("apparmor_parser"); err != nil {
-		return no("enabled, but there is no apparmor_parser in PATH")
-	}
-	return yes("enabled, with apparmor_parser")
+	_ = records.Close()
+	return yes("enabled, apparmor_parser " + parser.Version + ", refusals seen by audit's multicast group, beside auditd or without it")
 }
+
+// reason is an error's text without that of its kind, which the check's name says already.
+func reason(err, kind error) string { return strings.TrimPrefix(err.Error(), kind.Error()+": ") }
 
 // cgroupBPF loads (and drops) the smallest program that decides on connect(2):
 // "r0 = 1; exit", of type cgroup/connect4. See bpf(2).

@@ -62,7 +62,7 @@ func Probe() Kernel {
 		"CONFIG_OVERLAY_FS; with another snapshotter the container's root shares its file system and is watched mount by mount")
 	add(nil, "cgroups to kill", true, cgroups.kill, "a cgroup v2 with cgroup.kill (Linux 5.14) or the v1 freezer, mounted under /sys/fs/cgroup")
 	add(&t.CgroupV2, "cgroup v2 only", false, cgroups.unified, "nothing: both versions serve")
-	add(&t.AppArmor, "AppArmor", false, appArmor(), "nothing yet: this build does not use it")
+	add(&t.AppArmor, "AppArmor", false, appArmor(), "where the kernel has AppArmor: apparmor=1 on its command line, securityfs mounted, the package apparmor installed; without it fanotify, sealed mounts and seccomp do its part")
 	add(&t.CgroupBPF, "cgroup BPF", false, cgroupBPF(), "nothing yet: this build does not use it")
 	return k
 }

@@ -1,21 +1,25 @@
 // Package lsm loads AppArmor profiles into the kernel and takes them away again. It knows no policy: texts come from
 // elsewhere.
 //
-// A profile is loaded once, however many containers of however many shims use it: [Loader.Load] notes a reference for
-// each, a file that names the shim by pid and start time, under a lock that all shims of the node share (flock in
-// [Loader].Dir). [Loader.Release] and [Loader.Sweep] unload what nobody holds. A shim that is killed leaves references
-// behind; they are dropped when they are next looked at. A profile that a process still has is never unloaded, because
-// the kernel would leave the process unconfined.
+// A text is compiled once for a node (by apparmor_parser) and kept under [Loader].Dir, which belongs on a tmpfs that ends
+// with the kernel (/run). Each holder gets a copy of it under a name of its own: a refusal is recorded with the profile's
+// name and a process that may be gone when the record is read, so the name has to say whose it was. Copying is a matter
+// of writing the compiled policy with another name of the same length to the kernel; it takes no parser.
 //
-// A name must always come with the same text; give it a digest of the text. Compiled profiles are cached in Dir, which
-// belongs on a tmpfs that ends with the kernel (/run).
+// [Loader.Load] notes a reference for each copy, a file that names the shim by pid and start time, under a lock that all
+// shims of the node share (flock in Dir). [Loader.Release] and [Loader.Sweep] unload what nobody holds. A shim that is
+// killed leaves references behind; they are dropped when they are next looked at. A profile that a process still has is
+// never unloaded, because the kernel would leave the process unconfined.
+//
+// A name must always come with the same text; give it a digest of the text.
 //
 // # Limits
 //
 //   - It takes securityfs on /sys/kernel/security, apparmor_parser, CAP_MAC_ADMIN, and the host's own policy namespace.
 //   - References count for as long as the process that made them lives, not the container.
 //   - The parser's configuration of the node holds (/etc/apparmor/parser.conf), with what features it pins.
-//   - Whoever is root on the host may change profiles behind our back; nothing here notices.
+//   - Whoever is root on the host may change profiles behind our back. Nothing here notices; the kernel's audit records
+//     tell (package audit, operations profile_replace and profile_remove).
 //
 // # Landlock
 //

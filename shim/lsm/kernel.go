@@ -43,6 +43,26 @@ func (k Kernel) Available() error {
 	return nil
 }
 
+// replace gives the kernel compiled profiles; those whose names it has already are replaced. All or none are taken
+// (aa_kernel_interface_replace_policy(3)).
+func (k Kernel) replace(policy []byte) error {
+	return k.write(".replace", policy)
+}
+
+// remove takes a profile and its children away (aa_kernel_interface_remove_policy(3)).
+func (k Kernel) remove(name string) error { return k.write(".remove", []byte(name)) }
+
+// write is one write: the kernel takes a whole request, and nothing after it.
+func (k Kernel) write(file string, data []byte) error {
+	f, err := os.OpenFile(k.sys("kernel/security/apparmor/"+file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(data)
+	return err
+}
+
 // Has reports whether the kernel names a feature, as in "policy/versions/v8" or "network_v8/af_unix"
 // (/sys/kernel/security/apparmor/features).
 func (k Kernel) Has(feature string) bool {
@@ -69,8 +89,13 @@ func (k Kernel) Loaded() (map[string]string, error) {
 }
 
 // Label is the profile that a process or thread has, without its mode; "unconfined" if none.
-func (k Kernel) Label(pid int) (string, error) {
-	for _, file := range []string{"attr/apparmor/current", "attr/current"} {
+func (k Kernel) Label(pid int) (string, error) { return k.attribute(pid, "current") }
+
+// Next is the profile that a process or thread will have after its next exec; "" if that was not chosen.
+func (k Kernel) Next(pid int) (string, error) { return k.attribute(pid, "exec") }
+
+func (k Kernel) attribute(pid int, name string) (string, error) {
+	for _, file := range []string{"attr/apparmor/" + name, "attr/" + name} {
 		data, err := os.ReadFile(k.proc(fmt.Sprintf("%d/%s", pid, file)))
 		if err == nil {
 			label, _, _ := strings.Cut(strings.TrimRight(string(data), "\x00\n"), " (")
@@ -80,7 +105,7 @@ func (k Kernel) Label(pid int) (string, error) {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("label of process %d: %w", pid, os.ErrNotExist)
+	return "", fmt.Errorf("AppArmor's attribute %s of process %d: %w", name, pid, os.ErrNotExist)
 }
 
 // inUse returns the names among those given that some process has, or a child profile of which. When it cannot tell, an

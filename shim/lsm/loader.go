@@ -1,6 +1,9 @@
 package lsm
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,12 +21,23 @@ import (
 	"github.com/stockade-dev/stockade/shim/procfs"
 )
 
-// Loader loads profiles once for all containers of a node, whichever process they belong to.
+// Loader loads profiles: each text is compiled once for a node, whichever processes ask for it.
 type Loader struct {
 	Parser *Parser
 	Kernel Kernel
 	Dir    string // its state, under /run: it must not outlive the kernel's. Made if it is missing.
 	Prefix string // of the names that are ours, as in "stockade."; others are never touched
+
+	// The kernel's, but for tests.
+	replace func(policy []byte) error
+	remove  func(name string) error
+}
+
+// Profile is a text to be loaded.
+type Profile struct {
+	Name string // as the text has it
+	Text string
+	Slot string // the end of Name, for which each holder's copy has something of the same length
 }
 
 // Folders of Dir. In refs, each profile has a folder and each holder a file in it.
@@ -44,63 +58,91 @@ type reference struct {
 	Start uint64 `json:"start"` // clock ticks since boot: a pid alone may be another's by now
 }
 
-// Load makes the kernel have the profile name, which text defines, and notes that holder (a container's key) uses it
-// for as long as this process lives or until Release. A name must always come with the same text: the one that is
-// loaded already is not loaded again. The parser's complaints are the error's text (*ParserError).
-func (l *Loader) Load(name, text, holder string) error {
-	if err := l.check(name); err != nil {
-		return err
+// Load makes the kernel have a copy of the profile for one holder (a container's key), and returns the copy's name. The
+// holder has it for as long as this process lives or until Release. A name must always come with the same text. The
+// parser's complaints are the error's text (*ParserError).
+func (l *Loader) Load(p Profile, holder string) (name string, err error) {
+	name = p.Copy(holder)
+	if err := errors.Join(l.check(p.Name), l.check(name)); err != nil {
+		return "", err
 	}
 	if err := l.Kernel.Available(); err != nil {
-		return err
+		return "", err
 	}
 	unlock, err := l.lock()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer unlock()
+	policy, err := l.compiledLocked(p)
+	if err != nil {
+		return "", err
+	}
+	// The reference comes first: a crash right after it leaves too much, which a sweep takes away, never too little.
+	if err := l.refer(name, holder); err != nil {
+		return "", err
+	}
+	if err := l.loadLocked(name, bytes.ReplaceAll(policy, []byte(p.Name), []byte(name))); err != nil {
+		return "", errors.Join(err, l.releaseLocked(name, holder))
+	}
+	return name, nil
+}
+
+// Copy is the name of a holder's copy.
+func (p Profile) Copy(holder string) string {
+	sum := sha256.Sum256([]byte(holder))
+	return strings.TrimSuffix(p.Name, p.Slot) + hex.EncodeToString(sum[:])[:min(len(p.Slot), 2*len(sum))]
+}
+
+// compiledLocked runs the parser over a text that has not been compiled yet. The text beside what was made of it says
+// that the parser took it.
+func (l *Loader) compiledLocked(p Profile) ([]byte, error) {
+	text, compiled := filepath.Join(l.Dir, textsDir, p.Name), filepath.Join(l.Dir, cacheDir, p.Name)
+	before, err := os.ReadFile(text)
+	switch {
+	case err == nil && string(before) != p.Text:
+		return nil, fmt.Errorf("AppArmor profile %s: another text has this name", p.Name)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case err == nil:
+		if policy, err := os.ReadFile(compiled); err == nil {
+			return policy, nil
+		}
+	}
+	fresh := filepath.Join(l.Dir, p.Name)
+	if err := os.WriteFile(fresh, []byte(p.Text), 0o600); err != nil {
+		return nil, err
+	}
+	defer os.Remove(fresh)
+	if err := l.Parser.compile(fresh, compiled); err != nil {
+		return nil, fmt.Errorf("AppArmor profile %s: %w", p.Name, err)
+	}
+	policy, err := os.ReadFile(compiled)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Contains(policy, append([]byte(p.Name), 0)) {
+		return nil, fmt.Errorf("AppArmor profile %s: the parser reports success, and its output does not name it", p.Name)
+	}
+	return policy, os.Rename(fresh, text)
+}
+
+func (l *Loader) loadLocked(name string, policy []byte) error {
+	replace := l.replace
+	if replace == nil {
+		replace = l.Kernel.replace
+	}
+	if err := replace(policy); err != nil {
+		return fmt.Errorf("load AppArmor profile %s: %w", name, err)
+	}
 	loaded, err := l.Kernel.Loaded()
 	if err != nil {
 		return err
 	}
-	// The reference comes first: a crash right after it leaves too much, which a sweep takes away, never too little.
-	if err := l.refer(name, holder); err != nil {
-		return err
-	}
-	if err := l.loadLocked(name, text, loaded); err != nil {
-		return errors.Join(err, l.releaseLocked(name, holder))
+	if _, there := loaded[name]; !there {
+		return fmt.Errorf("load AppArmor profile %s: the kernel reports success, and does not have it", name)
 	}
 	return nil
-}
-
-func (l *Loader) loadLocked(name, text string, loaded map[string]string) error {
-	file := filepath.Join(l.Dir, textsDir, name)
-	before, err := os.ReadFile(file)
-	_, there := loaded[name]
-	switch {
-	case err == nil && string(before) != text:
-		return fmt.Errorf("AppArmor profile %s: another text has this name", name)
-	case err == nil && there:
-		return nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	// Written under another name first: the text beside the name says that the parser took it.
-	fresh := filepath.Join(l.Dir, name)
-	if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
-		return err
-	}
-	defer os.Remove(fresh)
-	if err := l.Parser.load(fresh, filepath.Join(l.Dir, cacheDir)); err != nil {
-		return fmt.Errorf("load AppArmor profile %s: %w", name, err)
-	}
-	if loaded, err = l.Kernel.Loaded(); err != nil {
-		return err
-	}
-	if _, there := loaded[name]; !there {
-		return fmt.Errorf("load AppArmor profile %s: the parser reports success, and the kernel does not have it", name)
-	}
-	return os.Rename(fresh, file)
 }
 
 // Release forgets a holder and unloads the profile if it was the last. A profile that processes still have stays: it
@@ -181,10 +223,12 @@ func (l *Loader) unloadLocked(name string) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// Without its text a name is loaded anew: so that what fails half way is not taken for loaded.
-	_ = os.Remove(filepath.Join(l.Dir, textsDir, name))
 	if _, there := loaded[name]; there {
-		if err := l.Parser.unload(name); err != nil {
+		remove := l.remove
+		if remove == nil {
+			remove = l.Kernel.remove
+		}
+		if err := remove(name); err != nil {
 			return false, fmt.Errorf("unload AppArmor profile %s: %w", name, err)
 		}
 		done = true
@@ -288,11 +332,12 @@ func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(e
 
 // prune empties the cache once it has grown: what is still needed is compiled again.
 func (l *Loader) prune() {
-	dir := filepath.Join(l.Dir, cacheDir)
-	count := 0
-	_ = filepath.WalkDir(dir, func(string, fs.DirEntry, error) error { count++; return nil })
-	if count > maxCached {
-		_ = os.RemoveAll(dir)
-		_ = os.Mkdir(dir, 0o700)
+	entries, err := os.ReadDir(filepath.Join(l.Dir, textsDir))
+	if err != nil || len(entries) <= maxCached {
+		return
+	}
+	for _, dir := range []string{textsDir, cacheDir} {
+		_ = os.RemoveAll(filepath.Join(l.Dir, dir))
+		_ = os.Mkdir(filepath.Join(l.Dir, dir), 0o700)
 	}
 }

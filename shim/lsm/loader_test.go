@@ -14,23 +14,22 @@ import (
 	"github.com/stockade-dev/stockade/shim/lsm/lsmtest"
 )
 
-// fakeParser behaves as apparmor_parser does to a kernel that is a folder: it is there for what a real one cannot be
-// made to do on a machine without AppArmor.
+// fakeParser behaves as apparmor_parser does, for what a real one cannot be made to do; the kernel is a folder, on a
+// machine without AppArmor.
 const fakeParser = `#!/bin/sh
-list=%[1]s/sys/kernel/security/apparmor/profiles
 echo "$*" >>%[1]s/log
-for last; do :; done
-case "$*" in
-*--remove*) name=$(sed -n 's/^profile "\(.*\)" {/\1/p'); grep -v "^$name " "$list" >"$list.new"; mv "$list.new" "$list";;
-*--replace*)
-	if grep -q broken "$last"; then echo "AppArmor parser error for $last in profile $last at line 3: syntax error" >&2; echo "second line"; exit 1; fi
-	grep -q lost "$last" || echo "$(basename "$last") (enforce)" >>"$list";;
-esac
+while [ $# -gt 1 ]; do [ "$1" = --ofile ] && into=$2; shift; done
+if grep -q broken "$1"; then echo "AppArmor parser error for $1 in profile $1 at line 3: syntax error" >&2; echo "second line"; exit 1; fi
+if grep -q nameless "$1"; then :>"$into"; exit; fi
+printf 'policy %%s\0' "$(basename "$1")" >"$into"
+grep -q lost "$1" && echo lost >>"$into"
+exit 0
 `
 
 func fake(t *testing.T) *Loader {
 	t.Helper()
 	dir := t.TempDir()
+	list := filepath.Join(dir, "sys/kernel/security/apparmor/profiles")
 	for name, content := range map[string]string{
 		"sys/module/apparmor/parameters/enabled": "Y\n",
 		"sys/kernel/security/apparmor/profiles":  "stockade.other (enforce)\n/usr/bin/man (enforce)\n",
@@ -45,10 +44,33 @@ func fake(t *testing.T) *Loader {
 	if err := os.Chmod(parser, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	change := func(f func(string) string) error {
+		data, err := os.ReadFile(list)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(list, []byte(f(string(data))), 0o644)
+	}
 	return &Loader{
 		Parser: &Parser{Path: parser}, Prefix: "stockade.", Dir: filepath.Join(dir, "state"),
 		Kernel: Kernel{Sys: filepath.Join(dir, "sys"), Proc: filepath.Join(dir, "proc")},
+		replace: func(policy []byte) error {
+			name, rest, _ := strings.Cut(strings.TrimPrefix(string(policy), "policy "), "\x00")
+			return change(func(list string) string {
+				if rest != "" || strings.Contains(list, name+" (") {
+					return list
+				}
+				return list + name + " (enforce)\n"
+			})
+		},
+		remove: func(name string) error {
+			return change(func(list string) string { return strings.ReplaceAll(list, name+" (enforce)\n", "") })
+		},
 	}
+}
+
+func profile(name, text string) Profile {
+	return Profile{Name: name + ".0000", Text: text, Slot: "0000"}
 }
 
 func write(t *testing.T, name, content string) {
@@ -80,61 +102,68 @@ func (l *Loader) has(t *testing.T, name string) bool {
 	return there
 }
 
-func TestLoadedOnceUnloadedWithTheLast(t *testing.T) {
+func TestCompiledOnceLoadedForEach(t *testing.T) {
 	l := fake(t)
-	const name = "stockade.a.1"
+	p := profile("stockade.a.1", "text")
 	var all sync.WaitGroup
-	for i := range 8 {
+	copies := make([]string, 8)
+	for i := range copies {
 		all.Go(func() {
-			if err := l.Load(name, "text", fmt.Sprintf("k8s.io/%d", i)); err != nil {
+			var err error
+			if copies[i], err = l.Load(p, fmt.Sprintf("k8s.io/%d", i)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	if n := strings.Count(l.log(t), "--replace"); n != 1 || !l.has(t, name) {
-		t.Fatalf("loaded %d times", n)
+	if n := strings.Count(l.log(t), "--ofile"); n != 1 {
+		t.Fatalf("compiled %d times", n)
 	}
-	for i := range 8 {
-		if !l.has(t, name) {
-			t.Fatalf("unloaded with %d still there", 8-i)
+	seen := map[string]bool{}
+	for i, name := range copies {
+		if !l.has(t, name) || seen[name] || len(name) != len(p.Name) {
+			t.Fatalf("%q, of %q", name, copies)
 		}
+		seen[name] = true
 		if err := l.Release(name, fmt.Sprintf("k8s.io/%d", i)); err != nil {
 			t.Fatal(err)
 		}
+		if l.has(t, name) {
+			t.Errorf("%s is still there", name)
+		}
 	}
-	if l.has(t, name) || strings.Count(l.log(t), "--remove") != 1 {
-		t.Fatalf("still loaded; parser: %s", l.log(t))
-	}
-	if err := l.Release(name, "k8s.io/0"); err != nil {
+	if err := l.Release(copies[0], "k8s.io/0"); err != nil {
 		t.Errorf("released twice: %v", err)
 	}
 }
 
 func TestRefused(t *testing.T) {
 	l := fake(t)
-	err := l.Load("stockade.b.1", "broken", "c")
+	_, err := l.Load(profile("stockade.b.1", "broken"), "c")
 	var parser *ParserError
 	if !errors.As(err, &parser) || !strings.Contains(err.Error(), "at line 3: syntax error\nsecond line") {
 		t.Errorf("the parser's words are not whole: %v", err)
 	}
+	for text, want := range map[string]string{"lost": "does not have it", "nameless": "does not name it"} {
+		if _, err := l.Load(profile("stockade."+text, text), "c"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 	if entries, _ := os.ReadDir(filepath.Join(l.Dir, refsDir)); len(entries) != 0 {
 		t.Errorf("references of what was refused: %v", entries)
 	}
-	if err := l.Load("stockade.b.1", "lost", "c"); err == nil || !strings.Contains(err.Error(), "kernel does not have it") {
-		t.Errorf("lost: %v", err)
+	name, err := l.Load(profile("stockade.b.1", "text"), "c")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := l.Load("stockade.b.1", "text", "c"); err != nil {
-		t.Error(err)
-	}
-	if err := l.Load("stockade.b.1", "other text", "d"); err == nil {
+	if _, err := l.Load(profile("stockade.b.1", "other text"), "d"); err == nil {
 		t.Error("another text under the same name")
 	}
-	if !l.has(t, "stockade.b.1") {
+	if !l.has(t, name) {
 		t.Error("a refused second text took the first away")
 	}
 	for _, name := range []string{"man", "stockade.a/b", "stockade.a b", "stockade.../x", "", "stockade.a\n"} {
-		if err := l.Load(name, "text", "c"); err == nil {
+		if _, err := l.Load(Profile{Name: name, Text: "text"}, "c"); err == nil {
 			t.Errorf("name %q", name)
 		}
 	}
@@ -142,8 +171,8 @@ func TestRefused(t *testing.T) {
 
 func TestSweepAfterACrash(t *testing.T) {
 	l := fake(t)
-	const name = "stockade.c.1"
-	if err := l.Load(name, "text", "mine"); err != nil {
+	name, err := l.Load(profile("stockade.c.1", "text"), "mine")
+	if err != nil {
 		t.Fatal(err)
 	}
 	dead := exec.Command("true")
@@ -188,7 +217,7 @@ func TestUnavailable(t *testing.T) {
 		{"module/apparmor/parameters/enabled", "Y\n", "compiled in and not enabled"},
 		{"kernel/security/apparmor/profiles", "", "securityfs is not mounted"},
 	} {
-		err := l.Load("stockade.d.1", "text", "c")
+		_, err := l.Load(profile("stockade.d.1", "text"), "c")
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), step.want) {
 			t.Errorf("%v, want %s", err, step.want)
 		}
@@ -223,18 +252,19 @@ func TestRealKernel(t *testing.T) {
 		t.Skip(err)
 	}
 	l := &Loader{Parser: p, Dir: t.TempDir(), Prefix: "stockade-test."}
-	const name = "stockade-test.lsm.1"
 	abi := ""
 	if v := p.ABI(); v != "" {
 		abi = "abi <abi/" + v + ">,\n"
 	}
-	text := abi + "profile " + name + " flags=(attach_disconnected,mediate_deleted) {\n  /** mrix,\n  profile session {\n    /** mrix,\n  }\n}\n"
-	if err := l.Load(name, text, "one"); err != nil {
+	const written = "stockade-test.lsm.0000000000000000"
+	text := abi + "profile " + written + " flags=(attach_disconnected,mediate_deleted) {\n  /** mrix,\n  profile session {\n    /** mrix,\n  }\n}\n"
+	name, err := l.Load(Profile{Name: written, Text: text, Slot: "0000000000000000"}, "one")
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Release(name, "one") })
 	loaded, err := k.Loaded()
-	if err != nil || loaded[name] != "enforce" || loaded[name+"//session"] != "enforce" {
+	if err != nil || loaded[name] != "enforce" || loaded[name+"//session"] != "enforce" || loaded[written] != "" {
 		t.Fatalf("%v, %v", loaded, err)
 	}
 	// A shell that takes the profile for its next program, which waits for its input to end.

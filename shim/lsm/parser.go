@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -95,14 +96,15 @@ func (p *Parser) Check(text string) error {
 	return err
 }
 
-// load loads or replaces the profiles of a file, from the cache if it was compiled before for this kernel.
-func (p *Parser) load(file, cache string) error {
-	_, err := p.run("", "--replace", "--write-cache", "--cache-loc", cache, file)
+// compile writes what the kernel would be given for a text's file into another, for the kernel that runs.
+func (p *Parser) compile(file, into string) error {
+	_, err := p.run("", "--skip-kernel-load", "--skip-cache", "--ofile", into, file)
 	return err
 }
 
-// unload removes a profile and its children. The parser needs no more of it than its name.
-func (p *Parser) unload(name string) error {
-	_, err := p.run("profile \""+name+"\" {\n}\n", "--remove")
-	return err
+// Kills reports whether the parser knows the mode kill (3.0 and newer).
+func (p *Parser) Kills() bool {
+	major, _, _ := strings.Cut(p.Version, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n >= 3
 }

@@ -182,7 +182,7 @@ func TestRuntimeIsEnough(t *testing.T) {
 // begins, although runc lets it go first.
 func TestExecWaitsForTheListener(t *testing.T) {
 	both(t, func(t *testing.T, p seccomp.Policy) {
-		p.Watch = true
+		p.Watch = seccomp.WatchAll
 		var programs []string
 		c := newContainer(t, p)
 		c.answer = func(call *notify.Call) (notify.Answer, error) {

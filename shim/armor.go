@@ -1,0 +1,262 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/profiles/apparmor"
+	"github.com/stockade-dev/stockade/shim/audit"
+	"github.com/stockade-dev/stockade/shim/config"
+	"github.com/stockade-dev/stockade/shim/enforce"
+	"github.com/stockade-dev/stockade/shim/lsm"
+)
+
+// armor is AppArmor's part of an engine: it loads profiles, and reads what the kernel records of them.
+type armor struct {
+	loader  *lsm.Loader
+	records *audit.Reader
+	fail    func(error) // what is called when records can no longer be read
+	lost    uint32      // by the kernel, so far; the ticker's own
+	over    chan struct{}
+
+	taking sync.Mutex // held while a record is handled: who is forgotten is not in the middle of one
+
+	mu      sync.Mutex
+	wearers map[string]*wearer // by the name of the container's profile; guarded by mu
+}
+
+// wearer is a container with a profile of AppArmor's.
+type wearer struct {
+	f             *fence
+	name, session string
+	loaded, gone  chan struct{} // closed when the kernel has recorded that the profile came, and that it went
+	leaving       bool          // that it goes is our doing; guarded by the armor's mu
+}
+
+const (
+	// recordWait bounds how long a record may be on its way from the kernel. It takes a fraction of a millisecond.
+	recordWait = 5 * time.Second
+	// lostEvery is how often the kernel is asked whether it has lost records.
+	lostEvery = 10 * time.Second
+)
+
+func armorLoader(cfg config.Config) (*lsm.Loader, error) {
+	parser, err := lsm.FindParser()
+	return &lsm.Loader{Parser: parser, Dir: filepath.Join(cfg.State, "apparmor"), Prefix: apparmor.Prefix}, err
+}
+
+// newArmor is for a node with AppArmor. What shims that have died left behind is unloaded.
+func newArmor(cfg config.Config, fail func(error)) (*armor, error) {
+	loader, err := armorLoader(cfg)
+	if err != nil {
+		return nil, err
+	}
+	a := &armor{loader: loader, fail: fail, wearers: map[string]*wearer{}, over: make(chan struct{})}
+	if a.records, err = audit.Open(); err != nil {
+		return nil, fmt.Errorf("what AppArmor refuses would not be seen: %w", err)
+	}
+	if _, err := loader.Sweep(); err != nil {
+		logrus.WithError(err).Warn("stockade: AppArmor profiles of shims that have died")
+	}
+	a.lost, _ = a.records.Lost()
+	go a.run()
+	go a.count()
+	return a, nil
+}
+
+func (a *armor) close() {
+	close(a.over)
+	_ = a.records.Close()
+}
+
+// run hands on records for as long as the engine lives.
+func (a *armor) run() {
+	for {
+		r, err := a.records.Read()
+		switch {
+		case errors.Is(err, audit.ErrLost):
+			a.tellLost()
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			a.fail(err)
+			return
+		case r.AppArmor != nil:
+			a.take(&r)
+		}
+	}
+}
+
+// count looks whether the kernel has lost records before they reached anybody.
+func (a *armor) count() {
+	ticks := time.NewTicker(lostEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-a.over:
+			return
+		case <-ticks.C:
+		}
+		if now, err := a.records.Lost(); err == nil && now != a.lost {
+			a.lost = now
+			a.tellLost()
+		}
+	}
+}
+
+// tellLost makes an incident of each container's: what was refused and not recorded was refused all the same.
+func (a *armor) tellLost() {
+	for _, w := range a.all() {
+		w.f.engine.report.put(w.f, enforce.Violation{
+			Time: time.Now(), Plan: w.f.now(), Access: profiles.Access{Kind: profiles.Write},
+			Verdict: profiles.Verdict{Action: profiles.Report, Reason: profiles.ReasonLost},
+		})
+	}
+}
+
+func (a *armor) all() (list []*wearer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.wearers {
+		list = append(list, w)
+	}
+	return list
+}
+
+// take hands one record to the container whose profile it names. A child profile is its parent's.
+func (a *armor) take(r *audit.Event) {
+	name := r.AppArmor.Profile
+	if r.AppArmor.Verdict == "STATUS" {
+		name = r.AppArmor.Name
+	}
+	name, child, _ := strings.Cut(name, "//")
+	a.taking.Lock()
+	defer a.taking.Unlock()
+	a.mu.Lock()
+	w := a.wearers[name]
+	leaving := w != nil && w.leaving
+	a.mu.Unlock()
+	if w == nil {
+		return
+	}
+	if r.AppArmor.Verdict != "STATUS" {
+		if c := w.f.enforced(); c != nil {
+			c.Refused(r)
+		}
+		return
+	}
+	switch op := r.AppArmor.Operation; {
+	case child != "":
+	case op == "profile_remove":
+		closeOnce(w.gone)
+		if !leaving {
+			w.tampered("removed")
+		}
+	case closed(w.loaded):
+		w.tampered("replaced")
+	default:
+		closeOnce(w.loaded)
+	}
+}
+
+// tampered: somebody has changed the profile in the kernel, and who was confined by it may not be any more.
+func (w *wearer) tampered(how string) {
+	logrus.WithField("id", w.f.task.id).Errorf("stockade: the container's AppArmor profile %s was %s by somebody else: the container is killed", w.name, how)
+	w.f.kill()
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// closeOnce is for the one goroutine that closes c.
+func closeOnce(c chan struct{}) {
+	if !closed(c) {
+		close(c)
+	}
+}
+
+// put loads the profile of a container. When it returns the kernel has it, and records of it do arrive here.
+func (a *armor) put(f *fence) (*wearer, error) {
+	policy := *f.plan.AppArmor
+	policy.ABI = a.loader.Parser.ABI()
+	if f.plan.Mode == profiles.ModeEnforce && f.plan.OnViolation == profiles.Kill && a.loader.Parser.Kills() {
+		policy.Mode = apparmor.Kill
+	}
+	text, err := apparmor.Build(policy)
+	if err != nil {
+		return nil, err
+	}
+	p := lsm.Profile{Name: text.Name, Text: text.Body, Slot: apparmor.Slot}
+	w := &wearer{f: f, name: p.Copy(f.key()), loaded: make(chan struct{}), gone: make(chan struct{})}
+	w.session = w.name + strings.TrimPrefix(text.Session, text.Name)
+	a.mu.Lock()
+	a.wearers[w.name] = w
+	a.mu.Unlock()
+	if _, err := a.loader.Load(p, f.key()); err != nil {
+		a.forget(w)
+		return nil, err
+	}
+	select {
+	case <-w.loaded:
+		return w, nil
+	case <-time.After(recordWait):
+		a.drop(w)
+		return nil, errors.New("the kernel has loaded the AppArmor profile, and no audit record of it has come: refusals would not be seen (audit rules of this node that exclude AppArmor's records?)")
+	}
+}
+
+// drop unloads a container's profile. Records come in order, so when that of the unloading has come all that the
+// container left have been told.
+func (a *armor) drop(w *wearer) {
+	a.mu.Lock()
+	w.leaving = true
+	a.mu.Unlock()
+	if err := a.loader.Release(w.name, w.f.key()); err != nil {
+		logrus.WithError(err).Warn("stockade: unload an AppArmor profile")
+	} else {
+		select {
+		case <-w.gone:
+		case <-a.over:
+		case <-time.After(time.Second): // a process that is ending still has it; a sweep takes it away later
+		}
+	}
+	a.forget(w)
+}
+
+func (a *armor) forget(w *wearer) {
+	a.taking.Lock()
+	defer a.taking.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.wearers, w.name)
+}
+
+// verify looks whether the parked process will have the profile once it becomes the container's program.
+func (a *armor) verify(w *wearer, pid int) error {
+	next, err := a.loader.Kernel.Next(pid)
+	if err == nil && next != w.name {
+		err = fmt.Errorf("the runtime has not set the AppArmor profile %s: the next program's is %q", w.name, next)
+	}
+	return err
+}
+
+// sweepArmor unloads what shims that are gone have left.
+func sweepArmor(cfg config.Config) {
+	if loader, err := armorLoader(cfg); err == nil {
+		_, _ = loader.Sweep()
+	}
+}
