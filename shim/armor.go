@@ -245,13 +245,23 @@ func (a *armor) forget(w *wearer) {
 	delete(a.wearers, w.name)
 }
 
-// verify looks whether the parked process will have the profile once it becomes the container's program.
-func (a *armor) verify(w *wearer, pid int) error {
-	next, err := a.loader.Kernel.Next(pid)
-	if err == nil && next != w.name {
-		err = fmt.Errorf("the runtime has not set the AppArmor profile %s: the next program's is %q", w.name, next)
+// verifyWait is how long a started container may take to become its program: its exec waits for the shim's answer.
+const verifyWait = time.Minute
+
+// verify looks whether the started process does get its profile. The runtime fails when it cannot set it, but which
+// one it set can be seen from outside only once the program is there.
+func (a *armor) verify(w *wearer, pid int) {
+	for end := time.Now().Add(verifyWait); ; time.Sleep(20 * time.Millisecond) {
+		label, err := a.loader.Kernel.Label(pid)
+		switch {
+		case err != nil || label == w.name || strings.HasPrefix(label, w.name+"//"):
+			return // it is gone, or has it
+		case time.Now().After(end):
+			logrus.WithField("id", w.f.task.id).Errorf("stockade: the container runs with AppArmor's %q and not with %s: it is killed", label, w.name)
+			w.f.kill()
+			return
+		}
 	}
-	return err
 }
 
 // sweepArmor unloads what shims that are gone have left.

@@ -134,11 +134,6 @@ func (f *fence) arm(ctx context.Context, pid int) (err error) {
 			return errors.New("the runtime has handed over no seccomp listener")
 		}
 	}
-	if f.armor != nil {
-		if err := f.engine.armor.verify(f.armor, pid); err != nil {
-			return err
-		}
-	}
 	report := func(v enforce.Violation) { f.engine.report.put(f, v) }
 	f.container, err = f.engine.loop.Add(enforce.Config{
 		ID: f.task.id, Init: pid, Plan: f.plan, Image: f.image, Tmpfs: f.tmpfs(), Report: report,

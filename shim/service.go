@@ -233,7 +233,11 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		return nil, errgrpc.ToGRPC(fmt.Errorf("stockade cannot protect this container: %w", err))
 	}
 	if r.ExecID == "" {
-		return s.TTRPCTaskService.Start(ctx, r)
+		resp, err := s.TTRPCTaskService.Start(ctx, r)
+		if err == nil && f.armor != nil {
+			go f.engine.armor.verify(f.armor, int(resp.Pid))
+		}
+		return resp, err
 	}
 	f.container.ExecBegin()
 	resp, err := s.TTRPCTaskService.Start(ctx, r)

@@ -89,13 +89,8 @@ func (k Kernel) Loaded() (map[string]string, error) {
 }
 
 // Label is the profile that a process or thread has, without its mode; "unconfined" if none.
-func (k Kernel) Label(pid int) (string, error) { return k.attribute(pid, "current") }
-
-// Next is the profile that a process or thread will have after its next exec; "" if that was not chosen.
-func (k Kernel) Next(pid int) (string, error) { return k.attribute(pid, "exec") }
-
-func (k Kernel) attribute(pid int, name string) (string, error) {
-	for _, file := range []string{"attr/apparmor/" + name, "attr/" + name} {
+func (k Kernel) Label(pid int) (string, error) {
+	for _, file := range []string{"attr/apparmor/current", "attr/current"} {
 		data, err := os.ReadFile(k.proc(fmt.Sprintf("%d/%s", pid, file)))
 		if err == nil {
 			label, _, _ := strings.Cut(strings.TrimRight(string(data), "\x00\n"), " (")
@@ -105,7 +100,7 @@ func (k Kernel) attribute(pid int, name string) (string, error) {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("AppArmor's attribute %s of process %d: %w", name, pid, os.ErrNotExist)
+	return "", fmt.Errorf("label of process %d: %w", pid, os.ErrNotExist)
 }
 
 // inUse returns the names among those given that some process has, or a child profile of which. When it cannot tell, an
