@@ -16,7 +16,7 @@ func (a *app) compileCmd() *cobra.Command {
 		Use:   "compile FILE",
 		Short: "Show the plan that a profile becomes",
 		Long: `compile shows what reaches the kernel: the seccomp filter, capabilities, the mount
-seal and the guarantees. With --json the seccomp filter is there in full, as the
+seal or AppArmor's text, what that cannot say, and the guarantees. With --json the seccomp filter is there in full, as the
 OCI runtime specification writes it.
 ` + fileHelp + "\n" + exitHelp("the profile does not hold on the node"),
 		Example: `  stockade profile compile redis.yaml
@@ -55,6 +55,10 @@ func (a *app) printPlan(plan *profiles.Plan, label string) error {
 	for _, r := range plan.WriteRoots() {
 		roots = append(roots, writeRoot(r))
 	}
+	armor, err := armorText(plan)
+	if err != nil {
+		return err
+	}
 	if a.json {
 		return a.printJSON(struct {
 			Profile         string              `json:"profile"`
@@ -68,10 +72,12 @@ func (a *app) printPlan(plan *profiles.Plan, label string) error {
 			NoNewPrivileges bool                `json:"noNewPrivileges"`
 			Capabilities    []string            `json:"capabilities"`
 			Seccomp         *specs.LinuxSeccomp `json:"seccomp"`
+			AppArmor        string              `json:"appArmor,omitempty"`
+			Gaps            []gap               `json:"appArmorGaps"`
 			Notes           []string            `json:"notes"`
 		}{
 			plan.Name, plan.Digest, plan.Mode.String(), plan.OnViolation.String(), label, guaranteesOf(plan.Guarantees), plan.Seal, roots,
-			plan.NoNewPrivileges, nonNil(plan.Capabilities), plan.Seccomp, nonNil(plan.Notes),
+			plan.NoNewPrivileges, nonNil(plan.Capabilities), plan.Seccomp, armor, gapsOf(plan), nonNil(plan.Notes),
 		})
 	}
 	a.printHead(plan, label)
@@ -80,6 +86,9 @@ func (a *app) printPlan(plan *profiles.Plan, label string) error {
 	a.printMounts(plan, roots)
 	a.printPrivileges(plan)
 	a.printSeccomp(plan.Seccomp)
+	if err := a.printArmor(plan); err != nil {
+		return err
+	}
 	a.printNotes(plan.Notes)
 	return nil
 }

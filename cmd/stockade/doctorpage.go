@@ -14,7 +14,7 @@ import (
 var notCovered = []string{
 	"network: listen and connect rules are read and checked, and enforced by nothing",
 	"directories, devices, FIFOs, terminals and what is in /proc: opens of these are not seen",
-	"inside a folder of which some is declared writable: unlink, rename, mkdir, chmod and the like are seen and stopped, but who changes the path of such a call while it is looked at gets through",
+	"without AppArmor, inside a folder of which some is declared writable: unlink, rename, mkdir, chmod and the like are seen and stopped, but who changes the path of such a call while it is looked at gets through",
 	"capabilities that are not declared: the kernel refuses, and nobody is told",
 	"what a declared program does by what it may: an interpreter that may read a file may run it as a script",
 	"metadata (stat, access)",

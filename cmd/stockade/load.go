@@ -131,7 +131,7 @@ func yamlFiles(dir string) ([]string, error) {
 	return files, nil
 }
 
-const targetHelp = "compile for `node|full`: this node (needs root), or one with everything that this build uses"
+const targetHelp = "compile for `node|full|apparmor`: this node (needs root), one with everything that this build uses but AppArmor, or one with AppArmor as well"
 
 // target returns what to compile for, and how to call it. Without a choice it
 // is this node if it can be asked.
@@ -148,8 +148,12 @@ func target(choice string) (profiles.Target, string, error) {
 		return t, fmt.Sprintf("this node (Linux %s, %s)", t.Kernel, t.Arch), nil
 	case "full":
 		return fullTarget(), "a node with everything that this build uses", nil
+	case "apparmor":
+		t := fullTarget()
+		t.AppArmor = profiles.Yes
+		return t, "a node with AppArmor and everything else that this build uses", nil
 	}
-	return profiles.Target{}, "", fmt.Errorf("--target is %q; it is node or full", choice)
+	return profiles.Target{}, "", fmt.Errorf("--target is %q; it is node, full or apparmor", choice)
 }
 
 func fullTarget() profiles.Target {

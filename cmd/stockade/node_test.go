@@ -163,7 +163,7 @@ func healthy() *diagnosis {
 		target: profiles.Target{Kernel: "6.12.1", Arch: "amd64"},
 		kernel: []features.Check{
 			{Name: "fanotify permission events", Has: profiles.Yes, Detail: "tried", Needed: true},
-			{Name: "AppArmor", Has: profiles.No, Detail: "not in this kernel", Fix: "nothing yet: this build does not use it"},
+			{Name: "AppArmor", Has: profiles.No, Detail: "not in this kernel", Fix: "where the kernel has AppArmor: apparmor=1 on its command line, securityfs mounted, the package apparmor installed; without it fanotify, sealed mounts and seccomp do its part"},
 		},
 		runtime: []features.Check{{Name: "runc", Has: profiles.Yes, Detail: "/usr/bin/runc, version 1.5.2, libseccomp 2.5.4", Needed: true}},
 		limits: []features.Limit{

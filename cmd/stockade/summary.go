@@ -136,8 +136,9 @@ func (a *app) printSummary(p *profiles.Profile, plan *profiles.Plan, label strin
 			Target      string      `json:"target"`
 			Rules       []ruleCount `json:"rules"`
 			Guarantees  []guarantee `json:"guarantees"`
+			Gaps        []gap       `json:"appArmorGaps"`
 			Notes       []string    `json:"notes"`
-		}{plan.Name, plan.Digest, plan.Mode.String(), plan.OnViolation.String(), label, counts, guaranteesOf(plan.Guarantees), nonNil(plan.Notes)})
+		}{plan.Name, plan.Digest, plan.Mode.String(), plan.OnViolation.String(), label, counts, guaranteesOf(plan.Guarantees), gapsOf(plan), nonNil(plan.Notes)})
 	}
 	a.printHead(plan, label)
 	fmt.Fprintln(a.out, "\nRules:")
@@ -148,6 +149,7 @@ func (a *app) printSummary(p *profiles.Profile, plan *profiles.Plan, label strin
 	t.flush()
 	fmt.Fprintln(a.out, "\nWhat is not allowed, on "+label+":")
 	a.printGuarantees(guaranteesOf(plan.Guarantees))
+	a.printGaps(plan)
 	a.printNotes(plan.Notes)
 	return nil
 }

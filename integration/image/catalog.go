@@ -30,7 +30,7 @@ func pause() Spec {
 }
 
 var probeSources = []string{
-	"probe/probe.h", "probe/main.c", "probe/file.c", "probe/exec.c", "probe/proc.c", "probe/sys.c", "probe/uring.c", "probe/ns.c", "probe/net.c", "probe/attack.c",
+	"probe/probe.h", "probe/main.c", "probe/file.c", "probe/exec.c", "probe/proc.c", "probe/sys.c", "probe/uring.c", "probe/ns.c", "probe/net.c", "probe/attack.c", "probe/batch.c",
 }
 
 func programs(dir string) []Program {

@@ -19,7 +19,9 @@
 //
 // A case with not-yet is one that Stockade does not stop in this build. Its expectations are those of the day when it
 // will be; until then the test passes when the side effect does happen, and says which mechanism is missing. When it
-// begins to be stopped the test fails and asks for not-yet to be removed.
+// begins to be stopped the test fails and asks for not-yet to be removed. Where not-yet is the name of one of doctor's
+// checks, as AppArmor is, the case must be stopped on nodes for which the answer to that is yes, and is still a hole on
+// others.
 package scenario
 
 import (

@@ -10,7 +10,7 @@
 #include <stdarg.h>
 #include <sys/wait.h>
 
-static const struct op *const tables[] = {file_ops, exec_ops, proc_ops, sys_ops, uring_ops, ns_ops, net_ops, attack_ops};
+static const struct op *const tables[] = {file_ops, exec_ops, proc_ops, sys_ops, uring_ops, ns_ops, net_ops, attack_ops, batch_ops};
 
 void say(const char *format, ...)
 {
@@ -76,6 +76,18 @@ static const struct op *find(const char *name)
 
 static int sequence(int argc, char **argv);
 
+/*
+ * What AppArmor refuses is refused at once, and whoever did it is killed when the record of it has been read. A program
+ * that ends by itself before that shows nothing of the kill.
+ */
+static void linger(void)
+{
+	static int once;
+
+	if (!once++)
+		usleep(1000000);
+}
+
 int run_op(int argc, char **argv)
 {
 	const struct op *o;
@@ -92,6 +104,8 @@ int run_op(int argc, char **argv)
 		say("did %s", o->name);
 	else
 		say("failed %s %s", o->name, strerrorname_np(e) ? strerrorname_np(e) : "?");
+	if (e == EACCES)
+		linger();
 	return e;
 }
 

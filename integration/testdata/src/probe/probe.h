@@ -22,7 +22,7 @@ struct op {
 	const char *usage;
 };
 
-extern const struct op file_ops[], exec_ops[], proc_ops[], sys_ops[], uring_ops[], ns_ops[], net_ops[], attack_ops[];
+extern const struct op file_ops[], exec_ops[], proc_ops[], sys_ops[], uring_ops[], ns_ops[], net_ops[], attack_ops[], batch_ops[];
 
 int run_op(int argc, char **argv); /* argv[0] is the operation; says "did" or "failed" and returns its result */
 
