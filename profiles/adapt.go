@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/stockade-dev/stockade/profiles/apparmor"
 )
 
 // Wait is something of a new plan that a container which was made with another keeps as it is until it is started
@@ -48,6 +50,7 @@ func Adapt(armed, next *Plan, mounts []Place) (*Plan, []Wait) {
 			step()
 		}
 	}
+	a.armor(&plan)
 	for _, w := range a.waits {
 		w.lower(plan.Guarantees, armed.Guarantees)
 	}
@@ -230,6 +233,24 @@ func placeOf(path string, mounts []Place) (found *Place) {
 		}
 	}
 	return found
+}
+
+// armor fits AppArmor's text, which can be replaced under a running container, to what the container was given beside it.
+func (a *adaption) armor(plan *Plan) {
+	if a.armed.AppArmor == nil || a.next.AppArmor == nil {
+		plan.AppArmor, plan.Gaps, plan.armor = nil, nil, nil
+		return
+	}
+	policy := *a.next.AppArmor
+	policy.Transitions = policy.Transitions && !a.armed.NoNewPrivileges
+	if plan.Mode != ModeEnforce {
+		policy.Mode = apparmor.Complain
+	}
+	plan.AppArmor = &policy
+	if a.next.armor.tree && !a.armed.armor.tree {
+		a.weaker("AppArmor", "write rules of programs hold for every program as far as unlink, rename, mkdir, chmod and truncate go: the filter does not tell of these", GuaranteeTree)
+		a.waits[len(a.waits)-1].detect = true
+	}
 }
 
 func (a *adaption) capabilities() {

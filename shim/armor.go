@@ -37,8 +37,11 @@ type armor struct {
 type wearer struct {
 	f             *fence
 	name, session string
-	loaded, gone  chan struct{} // closed when the kernel has recorded that the profile came, and that it went
-	leaving       bool          // that it goes is our doing; guarded by the armor's mu
+	gone          chan struct{} // closed when the kernel has recorded that the profile went
+
+	// Guarded by the armor's mu.
+	loaded  chan struct{} // closed when the kernel has recorded that the profile came
+	leaving bool          // that it goes is our doing
 }
 
 const (
@@ -142,28 +145,32 @@ func (a *armor) take(r *audit.Event) {
 	defer a.taking.Unlock()
 	a.mu.Lock()
 	w := a.wearers[name]
-	leaving := w != nil && w.leaving
 	a.mu.Unlock()
-	if w == nil {
-		return
-	}
-	if r.AppArmor.Verdict != "STATUS" {
+	switch {
+	case w == nil:
+	case r.AppArmor.Verdict == "STATUS" && child == "":
+		a.changed(w, r.AppArmor.Operation)
+	case r.AppArmor.Verdict != "STATUS":
 		if c := w.f.enforced(); c != nil {
 			c.Refused(r)
 		}
-		return
 	}
-	switch op := r.AppArmor.Operation; {
-	case child != "":
-	case op == "profile_remove":
+}
+
+// changed takes note that the profile came, went, or was replaced by somebody else.
+func (a *armor) changed(w *wearer, operation string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case operation == "profile_remove":
 		closeOnce(w.gone)
-		if !leaving {
+		if !w.leaving {
 			w.tampered("removed")
 		}
 	case closed(w.loaded):
 		w.tampered("replaced")
 	default:
-		closeOnce(w.loaded)
+		close(w.loaded)
 	}
 }
 
@@ -191,32 +198,77 @@ func closeOnce(c chan struct{}) {
 
 // put loads the profile of a container. When it returns the kernel has it, and records of it do arrive here.
 func (a *armor) put(f *fence) (*wearer, error) {
-	policy := *f.plan.AppArmor
+	p, session, err := a.text(f.plan, f.plan.Name)
+	if err != nil {
+		return nil, err
+	}
+	w := &wearer{f: f, name: p.Copy(f.key()), gone: make(chan struct{})}
+	w.session = w.name + session
+	a.mu.Lock()
+	a.wearers[w.name] = w
+	a.mu.Unlock()
+	if err := a.load(w, p); err != nil {
+		a.forget(w)
+		return nil, errors.Join(err, a.loader.Release(w.name, f.key()))
+	}
+	return w, nil
+}
+
+// renew replaces the profile of a running container by that of another plan. The name stays as it is, and with it the
+// digest of the first.
+func (a *armor) renew(w *wearer, plan *profiles.Plan) error {
+	p, session, err := a.text(plan, w.f.plan.Name)
+	if err != nil {
+		return err
+	}
+	if err := a.load(w, p); err != nil {
+		return err
+	}
+	w.f.container.Confined(plan)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.session = w.name + session
+	return nil
+}
+
+// text is what is to be loaded for a plan, under the name of a profile, and what the profile for sessions has behind
+// that.
+func (a *armor) text(plan *profiles.Plan, name string) (lsm.Profile, string, error) {
+	policy := *plan.AppArmor
+	policy.Profile = name
 	policy.ABI = a.loader.Parser.ABI()
-	if f.plan.Mode == profiles.ModeEnforce && f.plan.OnViolation == profiles.Kill && a.loader.Parser.Kills() {
+	if plan.Mode == profiles.ModeEnforce && plan.OnViolation == profiles.Kill && a.loader.Parser.Kills() {
 		policy.Mode = apparmor.Kill
 	}
 	text, err := apparmor.Build(policy)
 	if err != nil {
-		return nil, err
+		return lsm.Profile{}, "", err
 	}
-	p := lsm.Profile{Name: text.Name, Text: text.Body, Slot: apparmor.Slot}
-	w := &wearer{f: f, name: p.Copy(f.key()), loaded: make(chan struct{}), gone: make(chan struct{})}
-	w.session = w.name + strings.TrimPrefix(text.Session, text.Name)
+	return lsm.Profile{Name: text.Name, Text: text.Body, Slot: apparmor.Slot}, strings.TrimPrefix(text.Session, text.Name), nil
+}
+
+// load gives the kernel a text under the wearer's name, and waits for its record.
+func (a *armor) load(w *wearer, p lsm.Profile) error {
+	loaded := make(chan struct{})
 	a.mu.Lock()
-	a.wearers[w.name] = w
+	w.loaded = loaded
 	a.mu.Unlock()
-	if _, err := a.loader.Load(p, f.key()); err != nil {
-		a.forget(w)
-		return nil, err
+	if err := a.loader.Load(p, w.name, w.f.key()); err != nil {
+		return err
 	}
 	select {
-	case <-w.loaded:
-		return w, nil
+	case <-loaded:
+		return nil
 	case <-time.After(recordWait):
-		a.drop(w)
-		return nil, errors.New("the kernel has loaded the AppArmor profile, and no audit record of it has come: refusals would not be seen (audit rules of this node that exclude AppArmor's records?)")
+		return errors.New("the kernel has loaded the AppArmor profile, and no audit record of it has come: refusals would not be seen (audit rules of this node that exclude AppArmor's records?)")
 	}
+}
+
+// sessionOf is the profile that an exec session gets.
+func (a *armor) sessionOf(w *wearer) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return w.session
 }
 
 // drop unloads a container's profile. Records come in order, so when that of the unloading has come all that the

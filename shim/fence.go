@@ -240,7 +240,7 @@ func (f *fence) session(r *taskapi.ExecProcessRequest) error {
 	}
 	bundle.ApplyProcess(&p, f.now()) // never more than the container itself was given
 	if f.armor != nil {
-		p.ApparmorProfile = f.armor.session
+		p.ApparmorProfile = f.engine.armor.sessionOf(f.armor)
 	}
 	data, err := json.Marshal(&p)
 	if err != nil {

@@ -84,7 +84,9 @@ func (f *fence) reload(dry bool, by string) (api.Reloaded, error) {
 	}
 	plan, waits, err := f.adapted()
 	if err == nil && !dry {
-		err = f.engine.loop.Replace(f.container, plan)
+		if err = f.rearm(plan); err == nil {
+			err = f.engine.loop.Replace(f.container, plan)
+		}
 	}
 	if errors.Is(err, os.ErrClosed) {
 		return done, errEnded
@@ -97,6 +99,14 @@ func (f *fence) reload(dry bool, by string) (api.Reloaded, error) {
 		f.reloadedLocked(done, waits, by)
 	}
 	return done, err
+}
+
+// rearm replaces AppArmor's text by plan's, if there is one.
+func (f *fence) rearm(plan *profiles.Plan) error {
+	if f.armor == nil || plan.AppArmor == nil || plan == f.now() {
+		return nil
+	}
+	return f.engine.armor.renew(f.armor, plan)
 }
 
 // adapted is the plan that the store now gives the container, as far as it can hold while it runs.

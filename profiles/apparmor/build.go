@@ -101,11 +101,9 @@ func (w *writer) line(format string, args ...any) {
 
 func (w *writer) note(text string) { w.WriteString(w.indent + "# " + text + "\n") }
 
-// peers are the container's own processes, whichever of its profiles they have; and those of other containers with this
-// text, which only containers that share their processes' namespace ever meet.
-func (w *writer) peers() string {
-	return `"` + strings.TrimSuffix(w.name, Slot) + strings.Repeat("?", len(Slot)) + `{,//*}"`
-}
+// peers are the processes of containers with a profile of ours: the container's own, whichever of its profiles they
+// have, and those of others in its namespace of processes, which a pod may share among its containers.
+const peers = `"` + Prefix + `*{,//*}"`
 
 func (b *builder) text() string {
 	w := &writer{name: b.name, seen: map[string]bool{}}
@@ -168,9 +166,9 @@ func (b *builder) common(w *writer) {
 	w.line("/proc/[1-9]*/** rwk,")
 	w.line("/proc/sys/kernel/shm* rw,")
 	w.note("processes of the container among themselves; whoever else can reach them is not theirs to choose")
-	w.line("ptrace (trace, read) peer=%s,", w.peers())
+	w.line("ptrace (trace, read) peer=%s,", peers)
 	w.line("ptrace (tracedby, readby),")
-	w.line("signal (send) peer=%s,", w.peers())
+	w.line("signal (send) peer=%s,", peers)
 	w.line("signal (receive),")
 	b.quiet(w)
 	for _, name := range sorted(p.Capabilities) {

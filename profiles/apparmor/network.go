@@ -47,7 +47,7 @@ func (w *writer) network(b *builder, s *subject) {
 	const inner = "bind, listen, create, getattr, setattr, getopt, setopt, shutdown"
 	w.note("sockets of the unix family, within the container")
 	w.line("unix (%s),", inner)
-	w.line("unix (connect, send) peer=(label=%s),", w.peers())
+	w.line("unix (connect, send) peer=(label=%s),", peers)
 	w.line("unix (accept, receive),")
 	if !b.declared() {
 		w.note("network: nothing is declared")

@@ -15,12 +15,17 @@ import (
 type livePlan struct {
 	armed *profiles.Plan // with which it was made: its filter and its mounts stay those of this plan
 	now   atomic.Pointer[profiles.Plan]
+	text  atomic.Pointer[profiles.Plan] // whose AppArmor text the kernel has for the container
 }
 
 func (p *livePlan) arm(plan *profiles.Plan) {
 	p.armed = plan
 	p.now.Store(plan)
+	p.text.Store(plan)
 }
+
+// Confined tells that the kernel has plan's AppArmor text for the container now. It comes before Replace.
+func (c *Container) Confined(plan *profiles.Plan) { c.plan.text.Store(plan) }
 
 // Plan is the plan in force.
 func (c *Container) Plan() *profiles.Plan { return c.plan.now.Load() }

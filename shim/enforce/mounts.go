@@ -99,13 +99,13 @@ func (c *Container) readMounts(tmpfs []string) error {
 func hasOption(options, o string) bool { return slices.Contains(strings.Split(options, ","), o) }
 
 // mask is what has to be asked about on m under plan: nothing that is declared for every program anyway, nor what
-// AppArmor holds. Its text is that of the plan with which the container was made.
+// AppArmor holds if the kernel has plan's text.
 func (c *Container) mask(plan *profiles.Plan, m *mount) uint64 {
 	mask := uint64(fanotify.OpenExecPerm)
 	if m.noexec && !m.whole {
 		mask = 0 // the kernel refuses the exec before it would tell us
 	}
-	if plan == c.plan.armed && !plan.AsksOpens(m.dest, m.image && c.image.Pristine()) {
+	if plan == c.plan.text.Load() && !plan.AsksOpens(m.dest, m.image && c.image.Pristine()) {
 		return mask
 	}
 	cover := plan.CoverTree(m.dest)

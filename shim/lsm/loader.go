@@ -58,37 +58,40 @@ type reference struct {
 	Start uint64 `json:"start"` // clock ticks since boot: a pid alone may be another's by now
 }
 
-// Load makes the kernel have a copy of the profile for one holder (a container's key), and returns the copy's name. The
-// holder has it for as long as this process lives or until Release. A name must always come with the same text. The
+// Load makes the kernel have a copy of the profile under a name of the same length (as Copy gives) for one holder, a
+// container's key. The holder has it for as long as this process lives or until Release; what the kernel has under the
+// name is replaced, for the processes too that have it. A name of a text must always come with the same text. The
 // parser's complaints are the error's text (*ParserError).
-func (l *Loader) Load(p Profile, holder string) (name string, err error) {
-	name = p.Copy(holder)
+func (l *Loader) Load(p Profile, name, holder string) error {
 	if err := errors.Join(l.check(p.Name), l.check(name)); err != nil {
-		return "", err
+		return err
+	}
+	if len(name) != len(p.Name) {
+		return fmt.Errorf("AppArmor profile %s: a copy of the name %s is not of its length", p.Name, name)
 	}
 	if err := l.Kernel.Available(); err != nil {
-		return "", err
+		return err
 	}
 	unlock, err := l.lock()
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
 	policy, err := l.compiledLocked(p)
 	if err != nil {
-		return "", err
+		return err
 	}
 	// The reference comes first: a crash right after it leaves too much, which a sweep takes away, never too little.
 	if err := l.refer(name, holder); err != nil {
-		return "", err
+		return err
 	}
 	if err := l.loadLocked(name, bytes.ReplaceAll(policy, []byte(p.Name), []byte(name))); err != nil {
-		return "", errors.Join(err, l.releaseLocked(name, holder))
+		return errors.Join(err, l.releaseLocked(name, holder))
 	}
-	return name, nil
+	return nil
 }
 
-// Copy is the name of a holder's copy.
+// Copy is a name for a holder's copy.
 func (p Profile) Copy(holder string) string {
 	sum := sha256.Sum256([]byte(holder))
 	return strings.TrimSuffix(p.Name, p.Slot) + hex.EncodeToString(sum[:])[:min(len(p.Slot), 2*len(sum))]

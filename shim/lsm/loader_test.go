@@ -69,6 +69,11 @@ func fake(t *testing.T) *Loader {
 	}
 }
 
+// load is Load under the name that Copy gives.
+func (l *Loader) load(p Profile, holder string) (string, error) {
+	return p.Copy(holder), l.Load(p, p.Copy(holder), holder)
+}
+
 func profile(name, text string) Profile {
 	return Profile{Name: name + ".0000", Text: text, Slot: "0000"}
 }
@@ -109,8 +114,9 @@ func TestCompiledOnceLoadedForEach(t *testing.T) {
 	copies := make([]string, 8)
 	for i := range copies {
 		all.Go(func() {
-			var err error
-			if copies[i], err = l.Load(p, fmt.Sprintf("k8s.io/%d", i)); err != nil {
+			holder := fmt.Sprintf("k8s.io/%d", i)
+			copies[i] = p.Copy(holder)
+			if err := l.Load(p, copies[i], holder); err != nil {
 				t.Error(err)
 			}
 		})
@@ -139,31 +145,31 @@ func TestCompiledOnceLoadedForEach(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	l := fake(t)
-	_, err := l.Load(profile("stockade.b.1", "broken"), "c")
+	_, err := l.load(profile("stockade.b.1", "broken"), "c")
 	var parser *ParserError
 	if !errors.As(err, &parser) || !strings.Contains(err.Error(), "at line 3: syntax error\nsecond line") {
 		t.Errorf("the parser's words are not whole: %v", err)
 	}
 	for text, want := range map[string]string{"lost": "does not have it", "nameless": "does not name it"} {
-		if _, err := l.Load(profile("stockade."+text, text), "c"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := l.load(profile("stockade."+text, text), "c"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 	if entries, _ := os.ReadDir(filepath.Join(l.Dir, refsDir)); len(entries) != 0 {
 		t.Errorf("references of what was refused: %v", entries)
 	}
-	name, err := l.Load(profile("stockade.b.1", "text"), "c")
+	name, err := l.load(profile("stockade.b.1", "text"), "c")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Load(profile("stockade.b.1", "other text"), "d"); err == nil {
+	if _, err := l.load(profile("stockade.b.1", "other text"), "d"); err == nil {
 		t.Error("another text under the same name")
 	}
 	if !l.has(t, name) {
 		t.Error("a refused second text took the first away")
 	}
 	for _, name := range []string{"man", "stockade.a/b", "stockade.a b", "stockade.../x", "", "stockade.a\n"} {
-		if _, err := l.Load(Profile{Name: name, Text: "text"}, "c"); err == nil {
+		if _, err := l.load(Profile{Name: name, Text: "text"}, "c"); err == nil {
 			t.Errorf("name %q", name)
 		}
 	}
@@ -171,7 +177,7 @@ func TestRefused(t *testing.T) {
 
 func TestSweepAfterACrash(t *testing.T) {
 	l := fake(t)
-	name, err := l.Load(profile("stockade.c.1", "text"), "mine")
+	name, err := l.load(profile("stockade.c.1", "text"), "mine")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +223,7 @@ func TestUnavailable(t *testing.T) {
 		{"module/apparmor/parameters/enabled", "Y\n", "compiled in and not enabled"},
 		{"kernel/security/apparmor/profiles", "", "securityfs is not mounted"},
 	} {
-		_, err := l.Load(profile("stockade.d.1", "text"), "c")
+		_, err := l.load(profile("stockade.d.1", "text"), "c")
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), step.want) {
 			t.Errorf("%v, want %s", err, step.want)
 		}
@@ -258,7 +264,7 @@ func TestRealKernel(t *testing.T) {
 	}
 	const written = "stockade-test.lsm.0000000000000000"
 	text := abi + "profile " + written + " flags=(attach_disconnected,mediate_deleted) {\n  /** mrix,\n  profile session {\n    /** mrix,\n  }\n}\n"
-	name, err := l.Load(Profile{Name: written, Text: text, Slot: "0000000000000000"}, "one")
+	name, err := l.load(Profile{Name: written, Text: text, Slot: "0000000000000000"}, "one")
 	if err != nil {
 		t.Fatal(err)
 	}
