@@ -70,7 +70,7 @@ func (g generator) profile(name string) *profiles.Profile {
 	if g.IntN(2) == 0 {
 		p.Programs = append(p.Programs, profiles.Program{
 			Path:  g.pick([]string{"/bin/probe", "/bin/other", "/bin/*"}),
-			Allow: profiles.Rules{Exec: g.rules(1), Read: g.rules(1), Write: g.rules(1)},
+			Allow: profiles.Rules{Exec: g.rules(1), Read: append(g.rules(1), profiles.Rule{Text: g.pattern()}), Write: g.rules(1)},
 			Deny:  profiles.Rules{Read: g.rules(1), Write: g.rules(1)},
 		})
 	}
