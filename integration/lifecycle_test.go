@@ -137,7 +137,7 @@ func nothingOf(t *testing.T, n *node.Node) {
 			dirs, _ := filepath.Glob(pattern)
 			left = append(left, dirs...)
 		}
-		for _, pattern := range []string{"/*.json", "/n/*"} {
+		for _, pattern := range []string{"/*.json", "/n/*", "/c/*"} {
 			files, _ := filepath.Glob(n.StateDir() + pattern)
 			left = append(left, files...)
 		}

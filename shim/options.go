@@ -99,8 +99,8 @@ func (m Manager) Stop(ctx context.Context, id string) (containerd.StopStatus, er
 	status, err := m.Shim.Stop(ctx, id)
 	ns, nsErr := namespaces.NamespaceRequired(ctx)
 	if cfg, cfgErr := config.Load(""); cfgErr == nil && nsErr == nil {
-		if t, err := state.Get(cfg.State, ns, id); err == nil && t.Control != "" && !t.ShimAlive() {
-			_ = control.Remove(t.Control)
+		if t, err := state.Get(cfg.State, ns, id); err == nil && t.Control != "" {
+			_ = control.Remove(t.Control) // of a shim that lives it is left alone
 		}
 		_ = state.Remove(cfg.State, ns, id) // only what `stockade ps` shows
 		_ = os.RemoveAll(socketPath(cfg.State, ns, id))
