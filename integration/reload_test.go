@@ -362,7 +362,7 @@ func TestReloadStorm(t *testing.T) {
 	c := change(t, wide)
 	var load []*node.Exec
 	for _, args := range [][]string{
-		{"/bin/probe", "loop", "1000000", "cat", "/etc/passwd"},
+		{"/bin/probe", "loop", "1000000", "spawn", "/bin/probe", "cat", "/etc/passwd"},
 		{"/bin/probe", "loop", "1000000", "spawn", "/bin/hello"},
 	} {
 		e, err := c.task.Exec(t.Context(), node.ExecOpts{Args: args})
@@ -397,7 +397,8 @@ func TestReloadStorm(t *testing.T) {
 	}
 	for _, e := range load {
 		if err := e.Kill(t.Context(), 9); err != nil {
-			t.Errorf("the load has ended: %v\n%s", err, e.Output())
+			out := e.Output()
+			t.Errorf("the load has ended: %v\n%s", err, out[max(0, len(out)-1000):])
 		}
 		_, _ = e.Wait(t.Context())
 		_ = e.Delete(t.Context())
