@@ -26,8 +26,8 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(args) != 1 {
-		return errors.New("usage: nodectl up|down|cluster|cluster-down|clean")
+	if len(args) == 0 || len(args) > 1 && args[0] != "pod" {
+		return errors.New("usage: nodectl up|down|pod|cluster|cluster-down|clean")
 	}
 	dir, kubernetes := filepath.Join(root, ".node"), filepath.Join(root, ".cluster")
 	switch args[0] {
@@ -35,6 +35,8 @@ func run(ctx context.Context, args []string) error {
 		return up(ctx, root, dir)
 	case "down":
 		return node.Clean(dir)
+	case "pod":
+		return pod(ctx, dir, args[1:])
 	case "cluster":
 		return clusterUp(ctx, root, kubernetes)
 	case "cluster-down":
@@ -70,14 +72,17 @@ func up(ctx context.Context, root, dir string) error {
 		usage(dir)
 		return nil
 	}
-	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-stockade-v1", "stockade-guard")
+	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-stockade-v1", "stockade-guard", "stockade-nri")
 	if err != nil {
 		return err
 	}
 	// A namespace of its own: runc keeps the containers of the namespace "default" of every containerd in one folder.
-	n, err := node.Start(ctx, node.Config{Dir: dir, Bin: []string{bin}})
+	n, err := node.Start(ctx, node.Config{Dir: dir, Bin: []string{bin}, NRI: true})
 	if err != nil {
 		return err
+	}
+	if _, err := n.StartPlugin(ctx, bin, ""); err != nil {
+		return errors.Join(err, n.Stop(ctx))
 	}
 	if err := errors.Join(fill(ctx, root, n), os.WriteFile(filepath.Join(dir, "env"), []byte(environment(n, bin)), 0o600)); err != nil {
 		return errors.Join(err, n.Stop(ctx))
@@ -145,6 +150,15 @@ Profiles are read from %[1]s/profiles.d, a copy of contrib/profiles; incidents g
   ctr task exec --exec-id e2 r1 /bin/sh -c id
   stockade incident ls
   ctr task rm -f r1; ctr container rm r1
+
+The NRI plugin runs too. A pod, asked for as a kubelet asks (containerd's CRI), whose labels choose the profile:
+
+  cat >%[1]s/profiles.d/pod.yaml <<'EOF'
+  {apiVersion: stockade.dev/v1alpha1, kind: Profile, metadata: {name: pod}, spec: {
+    match: {podSelector: {matchLabels: {app: probe}}}, allow: {exec: [/bin/probe], read: ["@image"]}}}
+  EOF
+  go run ./integration/nodectl pod probe app=probe -- /bin/probe cat /etc/app.conf
+  go run ./integration/nodectl pod probe app=probe -- /bin/probe exec /bin/hello
 
 make node-down ends it and removes %[1]s.
 `, dir, samples, image.Ref("redis"))
