@@ -180,7 +180,7 @@ func TestReadme(t *testing.T) {
 	}
 	for _, file := range []string{
 		"contrib/containerd/stockade.toml", "contrib/containerd/stockade-config-v2.toml",
-		"contrib/kubernetes/runtimeclass.yaml", "contrib/config.yaml", "contrib/sysctl.d/90-stockade.conf", "contrib/profiles",
+		"contrib/kubernetes/runtimeclass.yaml", "contrib/config.yaml", "contrib/sysctl.d/90-stockade.conf", "contrib/profiles", "contrib/containerd/stockade-nri.toml",
 	} {
 		if !strings.Contains(text, file) {
 			t.Errorf("README.md does not mention %s", file)
@@ -240,4 +240,19 @@ func TestRequiredPlugins(t *testing.T) {
 	if handlers(t, dump)["stockade"] == "" {
 		t.Error("the runtime handler is gone")
 	}
+}
+
+// README.md shows the plugin's configuration with its defaults.
+func TestPluginConfig(t *testing.T) {
+	for _, m := range block.FindAllStringSubmatch(string(read(t, "../README.md")), -1) {
+		if !strings.HasPrefix(m[1], "# /etc/stockade/nri.yaml") {
+			continue
+		}
+		got, err := nri.ParseConfig("README.md", []byte(m[1]))
+		if want := nri.DefaultConfig(); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
+		return
+	}
+	t.Error("README.md does not show nri.yaml")
 }
