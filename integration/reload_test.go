@@ -163,6 +163,12 @@ func TestReloadRead(t *testing.T) {
 	if plain, cat := c.asks("ids"), c.asks("cat", "/etc/app.conf"); cat > plain {
 		t.Fatalf("%d questions for a file of a directory that is ignored, %d without it: this test shows nothing", cat, plain)
 	}
+	if r := c.reload(); r.Changed() || r.Failed != "" {
+		t.Errorf("reloaded without a change: %+v", r)
+	}
+	if plain, cat := c.asks("ids"), c.asks("cat", "/etc/app.conf"); cat > plain {
+		t.Errorf("a reload that changes nothing has made the kernel ask again: %d questions, %d without the file", cat, plain)
+	}
 	r := c.becomes(base + "  deny: {read: [/etc/app.conf]}\n")
 	if s := c.status(); s.Digest != r.After.Digest || s.Digest == r.Before.Digest || s.Reloaded == nil {
 		t.Errorf("status: %+v", s)

@@ -84,9 +84,7 @@ func (f *fence) reload(dry bool, by string) (api.Reloaded, error) {
 	}
 	plan, waits, err := f.adapted()
 	if err == nil && !dry {
-		if err = f.rearm(plan); err == nil {
-			err = f.engine.loop.Replace(f.container, plan)
-		}
+		err = f.replace(plan)
 	}
 	if errors.Is(err, os.ErrClosed) {
 		return done, errEnded
@@ -101,9 +99,26 @@ func (f *fence) reload(dry bool, by string) (api.Reloaded, error) {
 	return done, err
 }
 
+// replace puts plan in force. One that is in force already is left alone: what the kernel was told not to ask about
+// any more need not be asked about again.
+func (f *fence) replace(plan *profiles.Plan) error {
+	before := f.now()
+	if plan == before {
+		return nil
+	}
+	err := f.rearm(plan)
+	if err == nil {
+		err = f.engine.loop.Replace(f.container, plan)
+	}
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		err = errors.Join(err, f.rearm(before)) // the old one, whole
+	}
+	return err
+}
+
 // rearm replaces AppArmor's text by plan's, if there is one.
 func (f *fence) rearm(plan *profiles.Plan) error {
-	if f.armor == nil || plan.AppArmor == nil || plan == f.now() {
+	if f.armor == nil || plan.AppArmor == nil {
 		return nil
 	}
 	return f.engine.armor.renew(f.armor, plan)
