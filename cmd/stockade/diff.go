@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stockade-dev/stockade/profiles/difference"
 	"github.com/stockade-dev/stockade/shim/incident"
 )
 
@@ -40,13 +41,13 @@ func (a *app) diff(refA, refB, name string) error {
 	if err != nil {
 		return err
 	}
-	changes := compare(before, after)
+	changes := difference.Of(before, after)
 	from, to := before.Digest(), after.Digest()
 	if a.json {
 		err := a.printJSON(struct {
-			From    string   `json:"from"`
-			To      string   `json:"to"`
-			Changes []change `json:"changes"`
+			From    string              `json:"from"`
+			To      string              `json:"to"`
+			Changes []difference.Change `json:"changes"`
 		}{from, to, nonNil(changes)})
 		if err != nil {
 			return err
@@ -63,7 +64,7 @@ func (a *app) diff(refA, refB, name string) error {
 // digests are shortened in text: two of them fill a line.
 var digests = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
 
-func (a *app) printChanges(changes []change, from, to string) {
+func (a *app) printChanges(changes []difference.Change, from, to string) {
 	if from == to {
 		fmt.Fprintf(a.out, "no difference: %s\n", from)
 		return

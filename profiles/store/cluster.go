@@ -34,6 +34,18 @@ func OpenClusterFolder(dir string) (*ClusterFolder, error) {
 // Close ends writing; the files stay.
 func (c *ClusterFolder) Close() error { return c.root.Close() }
 
+// Get returns the last good version of a resource, nil if there is none.
+func (c *ClusterFolder) Get(name string) *profiles.Profile {
+	if fileName(name) != nil {
+		return nil
+	}
+	parsed, err := readFile(c.root, c.root.Name(), name+extension).parse()
+	if err != nil || len(parsed) != 1 {
+		return nil
+	}
+	return parsed[0]
+}
+
 // Put makes p the resource's good version. about are lines of comment. It says
 // whether anything changed.
 func (c *ClusterFolder) Put(p *profiles.Profile, about ...string) (changed bool, err error) {

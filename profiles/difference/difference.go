@@ -1,4 +1,11 @@
-package main
+// Package difference compares profiles by what they mean: order, comments and the
+// way rules are spread over files do not count. It says what one lets a container
+// do that the other did not.
+//
+// A rule counts as widened when every path of the old one is surely matched by
+// the new one; where that cannot be told, the one is removed and the other added.
+// The cost is the product of the rules that came and those that went.
+package difference
 
 import (
 	"fmt"
@@ -9,10 +16,10 @@ import (
 	"github.com/stockade-dev/stockade/profiles/pattern"
 )
 
-// change is one difference between two profiles.
-type change struct {
+// Change is one difference between two profiles.
+type Change struct {
 	Sign   string `json:"sign"`             // + - > < ~
-	Effect string `json:"effect,omitempty"` // looser, stricter; empty: neither, or both
+	Effect string `json:"effect,omitempty"` // Looser, Stricter; empty: neither, or both
 	Field  string `json:"field"`            // allow.exec, mode ...
 	Text   string `json:"text"`
 	Was    string `json:"was,omitempty"`
@@ -20,14 +27,15 @@ type change struct {
 	Line   int    `json:"line,omitempty"`
 }
 
+// The effects of a change: what lets a container do more than before is looser.
 const (
-	looser   = "looser"
-	stricter = "stricter"
+	Looser   = "looser"
+	Stricter = "stricter"
 )
 
-// compare lists the differences of two resolved profiles, fields first, then
+// Of lists the differences of two resolved profiles, fields first, then
 // rules in the order of the canonical form.
-func compare(a, b *profiles.Profile) []change {
+func Of(a, b *profiles.Profile) []Change {
 	changes := compareFields(a, b)
 	before, after := lists(a), lists(b)
 	for _, l := range before {
@@ -41,18 +49,18 @@ func compare(a, b *profiles.Profile) []change {
 	return changes
 }
 
-func compareFields(a, b *profiles.Profile) []change {
-	var out []change
+func compareFields(a, b *profiles.Profile) []Change {
+	var out []Change
 	field := func(name, from, to, effect string) {
 		if from != to {
-			out = append(out, change{Sign: "~", Effect: effect, Field: name, Text: to, Was: from})
+			out = append(out, Change{Sign: "~", Effect: effect, Field: name, Text: to, Was: from})
 		}
 	}
 	either := func(isLooser bool) string {
 		if isLooser {
-			return looser
+			return Looser
 		}
-		return stricter
+		return Stricter
 	}
 	modeA, modeB := orEnforce(a.Mode), orEnforce(b.Mode)
 	actionA, actionB := orKill(a.OnViolation), orKill(b.OnViolation)
@@ -64,12 +72,12 @@ func compareFields(a, b *profiles.Profile) []change {
 	field("allowPrivilegeEscalation", fmt.Sprint(escalateA), fmt.Sprint(escalateB), either(escalateB))
 	for _, word := range b.AllowUnenforced {
 		if !slices.Contains(a.AllowUnenforced, word) {
-			out = append(out, change{Sign: "+", Effect: looser, Field: "allowUnenforced", Text: word})
+			out = append(out, Change{Sign: "+", Effect: Looser, Field: "allowUnenforced", Text: word})
 		}
 	}
 	for _, word := range a.AllowUnenforced {
 		if !slices.Contains(b.AllowUnenforced, word) {
-			out = append(out, change{Sign: "-", Effect: stricter, Field: "allowUnenforced", Text: word})
+			out = append(out, Change{Sign: "-", Effect: Stricter, Field: "allowUnenforced", Text: word})
 		}
 	}
 	return out
@@ -130,6 +138,10 @@ func find(all []ruleList, l ruleList) ruleList {
 	return ruleList{field: l.field, deny: l.deny, kind: l.kind}
 }
 
+var allKinds = []profiles.Kind{
+	profiles.Exec, profiles.Read, profiles.Write, profiles.Syscall, profiles.Capability, profiles.Listen, profiles.Connect,
+}
+
 // lists takes a profile apart. No syscalls declared means @default, so that is
 // what stands there.
 func lists(p *profiles.Profile) []ruleList {
@@ -167,20 +179,20 @@ func kindField(k profiles.Kind) string {
 }
 
 // compareRules compares two lists of the same place.
-func compareRules(a, b ruleList) []change {
+func compareRules(a, b ruleList) []Change {
 	gone := without(a.rules, b.rules)
 	come := without(b.rules, a.rules)
-	var out []change
+	var out []Change
 	emit := func(sign string, r *profiles.Rule, was string) {
 		wider := sign == "+" || sign == ">"
-		effect := stricter
+		effect := Stricter
 		if wider != b.deny {
-			effect = looser
+			effect = Looser
 		}
 		if sign == "~" {
 			effect = ""
 		}
-		out = append(out, change{sign, effect, b.field, ruleLine(r), was, r.File, r.Line})
+		out = append(out, Change{sign, effect, b.field, ruleLine(r), was, r.File, r.Line})
 	}
 	for i := range come {
 		n := &come[i]
