@@ -71,7 +71,7 @@ test-vm: build ## run the tests on Debian's kernels, in QEMU [KERNEL=6.1, SCENAR
 	$(foreach v,KERNEL SUITE ARGS SCENARIOS CONTROLS,$(if $($v),STOCKADE_VM_$v='$($v)')) $(GOTEST) -tags vm -timeout 70m ./integration/vm
 
 test-kubernetes: image $(K8S_BINS) $(TOOLS)/render ## run the tests in a cluster: etcd, kube-apiserver, kubelet, all private (build tag "kubernetes") [RUN=regexp]
-	$(GOTEST) -tags kubernetes -timeout 15m ./integration/kubernetes
+	$(GOTEST) -tags kubernetes -p 1 -timeout 15m ./integration/kubernetes/...
 
 image: build ## build the image that contrib/kubernetes runs on each node: bin/stockade-image.tar, an OCI layout [IMAGE=name:tag]
 	go run ./integration/nodeimage $(if $(IMAGE),-name '$(IMAGE)')

@@ -52,6 +52,8 @@ type Config struct {
 	Node      node.Config
 	Bin       string   // the folder of Programs
 	APIServer []string // further arguments of kube-apiserver
+
+	ControlPlane bool // etcd and kube-apiserver only, for tests of what is in the API: no kubelet, no node
 }
 
 // Cluster is a running cluster of one node.
@@ -103,6 +105,9 @@ func (c *Cluster) start(ctx context.Context) error {
 	}
 	if err := c.Namespace(ctx, metav1.NamespaceDefault); err != nil {
 		return err
+	}
+	if c.config.ControlPlane {
+		return nil
 	}
 	if err := c.StartKubelet(); err != nil {
 		return err

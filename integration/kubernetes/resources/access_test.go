@@ -1,0 +1,269 @@
+//go:build kubernetes
+
+package resources_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+const plugin = "system:serviceaccount:stockade-system:stockade"
+
+// as is the configuration of somebody else: kube-apiserver takes system:masters' word for who it is.
+func as(user string, extra map[string][]string, groups ...string) *rest.Config {
+	c := rest.CopyConfig(shared.REST)
+	c.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: append(groups, "system:authenticated"), Extra: extra}
+	return c
+}
+
+// pluginOf is the plugin on a node, as its pod's token says.
+func pluginOf(node string) *rest.Config {
+	return as(plugin, map[string][]string{"authentication.kubernetes.io/node-name": {node}}, "system:serviceaccounts", "system:serviceaccounts:stockade-system")
+}
+
+func clientOf(t *testing.T, c *rest.Config) dynamic.ResourceInterface {
+	t.Helper()
+	d, err := dynamic.NewForConfig(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Resource(resource)
+}
+
+func bind(t *testing.T, role, user string) {
+	t.Helper()
+	name := "test-" + role + "-" + user
+	if out, err := shared.Kubectl(t.Context(), "", "create", "clusterrolebinding", name, "--clusterrole="+role, "--user="+user); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() { _, _ = shared.Kubectl(context.Background(), "", "delete", "clusterrolebinding", name) })
+}
+
+func TestWhoMayWriteProfiles(t *testing.T) {
+	mustApply(t, "written", "mode: enforce")
+	bind(t, "stockade-profile-editor", "editor")
+	bind(t, "stockade-profile-viewer", "viewer")
+	bind(t, "admin", "namespace-admin")
+	relax := []byte(`{"spec":{"mode":"monitor"}}`)
+	for _, tc := range []struct {
+		name  string
+		as    *rest.Config
+		read  bool
+		write bool
+	}{
+		{"editor", as("editor", nil), true, true},
+		{"viewer", as("viewer", nil), true, false},
+		// Nor may it read here: it is the controller manager that adds the viewer's rules to view and admin.
+		{"admin of everything in namespaces", as("namespace-admin", nil), false, false},
+		{"anybody", as("anybody", nil), false, false},
+		{"the plugin", pluginOf("n1"), true, false},
+	} {
+		c := clientOf(t, tc.as)
+		eventually(t, tc.name, func() error { // the authorizer takes up bindings a little later
+			if _, err := c.Get(t.Context(), "written", metav1.GetOptions{}); apierrors.IsForbidden(err) == tc.read {
+				return fmt.Errorf("reads: %v", err)
+			}
+			if _, err := c.Patch(t.Context(), "written", types.MergePatchType, relax, metav1.PatchOptions{}); apierrors.IsForbidden(err) == tc.write {
+				return fmt.Errorf("writes: %v", err)
+			}
+			if err := c.Delete(t.Context(), "written", metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}); apierrors.IsForbidden(err) == tc.write {
+				return fmt.Errorf("deletes: %v", err)
+			}
+			return nil
+		})
+	}
+	// Whoever may write profiles may not thereby write what the nodes say of them.
+	_, err := clientOf(t, as("editor", nil)).Patch(t.Context(), "written", types.MergePatchType, []byte(`{"status":{"digest":"x"}}`), metav1.PatchOptions{}, "status")
+	if !apierrors.IsForbidden(err) {
+		t.Errorf("the editor writes the status: %v", err)
+	}
+	u, err := clientOf(t, as("editor", nil)).Patch(t.Context(), "written", types.MergePatchType, []byte(`{"status":{"digest":"x"}}`), metav1.PatchOptions{})
+	if err != nil || u.Object["status"] != nil {
+		t.Errorf("the status is written beside the spec: %v %v", u.Object["status"], err)
+	}
+}
+
+// TestThePluginMaySpeakForItsNodeOnly also goes through what else its role must not give.
+func TestThePluginMaySpeakForItsNodeOnly(t *testing.T) {
+	mustApply(t, "spoken", "mode: enforce")
+	say := func(c *rest.Config, node string) error {
+		u := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "stockade.dev/v1alpha1", "kind": "Profile", "metadata": map[string]any{"name": "spoken"},
+			"status": map[string]any{"nodes": []any{map[string]any{"name": node, "digest": "x"}}},
+		}}
+		_, err := clientOf(t, c).ApplyStatus(t.Context(), "spoken", u, metav1.ApplyOptions{FieldManager: "test-" + node, Force: true})
+		return err
+	}
+	for _, node := range []string{"n1", "n2"} {
+		if err := say(pluginOf(node), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := say(pluginOf("n1"), "n3"); !apierrors.IsForbidden(err) {
+		t.Errorf("for a node that has not spoken: %v", err)
+	}
+	if err := say(as(plugin, nil, "system:serviceaccounts"), "n1x"); !apierrors.IsForbidden(err) {
+		t.Errorf("without a node in the token: %v", err)
+	}
+	_, err := clientOf(t, pluginOf("n1")).Patch(t.Context(), "spoken", types.JSONPatchType,
+		[]byte(`[{"op":"replace","path":"/status/nodes/1/digest","value":"lie"}]`), metav1.PatchOptions{}, "status")
+	if !apierrors.IsForbidden(err) {
+		t.Errorf("the entry of another: %v", err)
+	}
+	for _, attempt := range [][]string{
+		{"get", "secrets", "-A"}, {"get", "pods", "-A"}, {"delete", "node", "n1"}, {"create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=x"},
+		{"delete", "profile", "spoken"}, {"delete", "validatingadmissionpolicy", "stockade-profile-status"},
+	} {
+		args := append([]string{"--as", plugin, "--as-group", "system:authenticated", "--as-group", "system:serviceaccounts"}, attempt...)
+		if out, err := shared.Kubectl(t.Context(), "", args...); err == nil || lacks(out, "orbidden") != nil {
+			t.Errorf("the plugin may %v: %s", attempt, out)
+		}
+	}
+}
+
+func pod(name string, annotations map[string]string, account string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
+		Spec:       corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "c", Image: "x"}}},
+	}
+}
+
+// create creates a pod as user in the namespace chooses; "admin-dry-run" is the admin, in default, and only asks.
+func create(ctx context.Context, p *corev1.Pod, user string) (*corev1.Pod, error) {
+	c, ns, o := as(user, nil), "chooses", metav1.CreateOptions{}
+	if user == "admin-dry-run" {
+		c, ns, o.DryRun = shared.REST, "default", []string{metav1.DryRunAll}
+	}
+	k, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	return k.CoreV1().Pods(ns).Create(ctx, p, o)
+}
+
+func TestWhoMayChooseAProfile(t *testing.T) {
+	ctx := t.Context()
+	if err := shared.Namespace(ctx, "chooses"); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"create", "serviceaccount", "trusted", "-n", "chooses"},
+		{"create", "clusterrolebinding", "use-redis", "--clusterrole=use-redis", "--serviceaccount=chooses:trusted", "--user=chooser"},
+	} {
+		if out, err := shared.Kubectl(ctx, "", args...); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if out, err := apply(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: use-redis},
+  rules: [{apiGroups: [stockade.dev], resources: [profiles], resourceNames: [redis], verbs: [use]}]}`); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	bind(t, "edit", "maker")
+	bind(t, "edit", "chooser")
+	names := 0
+	try := func(user, account string, annotations map[string]string) error {
+		names++
+		_, err := create(ctx, pod(fmt.Sprintf("p%d", names), annotations, account), user)
+		return err
+	}
+	one := func(k, v string) map[string]string { return map[string]string{k: v} }
+	const key = "stockade.dev/profile"
+	eventually(t, "the bindings are in force", func() error { return try("chooser", "default", one(key, "redis")) })
+	eventually(t, "the bindings are in force", func() error { return try("maker", "trusted", one(key, "redis")) })
+	for _, tc := range []struct {
+		name, user, account string
+		annotations         map[string]string
+		may                 bool
+	}{
+		{"nothing is asked for", "maker", "default", nil, true},
+		{"an annotation of others", "maker", "default", one("example.com/profile", "redis"), true},
+		{"neither may", "maker", "default", one(key, "redis"), false},
+		{"no account is that called default", "maker", "", one(key, "redis"), false},
+		{"the maker may", "chooser", "default", one(key, "redis"), true},
+		{"the account may", "maker", "trusted", one(key, "redis"), true},
+		{"pinned", "maker", "trusted", one(key, "redis@sha256:0"), true},
+		{"another profile", "chooser", "trusted", one(key, "postgres"), false},
+		{"for one container", "maker", "default", one(key+".c", "redis"), false},
+		{"for one container, the account may", "maker", "trusted", one(key+".c", "redis"), true},
+		{"one of two", "maker", "trusted", map[string]string{key: "redis", key + ".c": "postgres"}, false},
+		{"empty", "maker", "trusted", one(key, ""), false},
+		{"every profile", "maker", "trusted", one(key, "*"), false},
+		{"a path", "maker", "trusted", one(key, "redis/status"), false},
+		{"what the plugin writes", "chooser", "trusted", one("stockade.dev/selection", "redis@sha256:0:0"), false},
+		{"what the plugin writes, for a container", "chooser", "trusted", one("stockade.dev/selection.c", "x"), false},
+		{"one who says it is a mirror", "maker", "default", map[string]string{key: "redis", "kubernetes.io/config.mirror": "x"}, false},
+	} {
+		err := try(tc.user, tc.account, tc.annotations)
+		if tc.may != (err == nil) || err != nil && !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if !tc.may && err != nil && len(tc.annotations) == 1 && tc.annotations[key] == "redis" {
+			if err := lacks(err.Error(), "may use profile redis", "stockade.dev/choose=true", "maker"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+
+	// A pod that is there already: its annotations count again when they change.
+	k, err := kubernetes.NewForConfig(as("maker", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := create(ctx, pod("plain", nil, "default"), "maker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := func(what string) error {
+		_, err := k.CoreV1().Pods("chooses").Patch(ctx, plain.Name, types.MergePatchType, []byte(`{"metadata":`+what+`}`), metav1.PatchOptions{})
+		return err
+	}
+	if err := patch(`{"annotations":{"stockade.dev/profile":"redis"}}`); !apierrors.IsForbidden(err) {
+		t.Errorf("chosen later: %v", err)
+	}
+	if err := patch(`{"labels":{"a":"b"}}`); err != nil {
+		t.Error(err)
+	}
+	if out, err := shared.Kubectl(ctx, "", "label", "namespace", "chooses", "stockade.dev/choose=true"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	eventually(t, "the namespace may choose", func() error { return try("maker", "default", one(key, "postgres")) })
+	if err := try("maker", "default", one("stockade.dev/selection", "x")); !apierrors.IsForbidden(err) {
+		t.Errorf("what the plugin writes, in a namespace that may choose: %v", err)
+	}
+	if err := patch(`{"annotations":{"stockade.dev/profile":"redis"}}`); err != nil {
+		t.Error(err)
+	}
+	if out, err := shared.Kubectl(ctx, "", "label", "namespace", "chooses", "stockade.dev/choose-"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	eventually(t, "the namespace may not any more", func() error {
+		if try("maker", "default", one(key, "postgres")) == nil {
+			return fmt.Errorf("it may")
+		}
+		return nil
+	})
+	if err := patch(`{"labels":{"a":"c"}}`); err != nil {
+		t.Errorf("a pod that had chosen cannot be changed at all: %v", err)
+	}
+}
+
+func status(t *testing.T, name string) map[string]any {
+	t.Helper()
+	u, err := client.Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := unstructured.NestedMap(u.Object, "status")
+	return runtime.DeepCopyJSON(s)
+}
