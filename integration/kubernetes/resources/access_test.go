@@ -166,11 +166,14 @@ func TestWhoMayChooseAProfile(t *testing.T) {
 		}
 	}
 	if out, err := apply(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: use-redis},
-  rules: [{apiGroups: [stockade.dev], resources: [profiles], resourceNames: [redis], verbs: [use]}]}`); err != nil {
+  rules: [{apiGroups: [stockade.dev], resources: [profiles], resourceNames: [redis], verbs: [use]}]}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: make-pods},
+  rules: [{apiGroups: [""], resources: [pods], verbs: [create, get, patch]}]}`); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	bind(t, "edit", "maker")
-	bind(t, "edit", "chooser")
+	bind(t, "make-pods", "maker")
+	bind(t, "make-pods", "chooser")
 	names := 0
 	try := func(user, account string, annotations map[string]string) error {
 		names++
