@@ -82,9 +82,11 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-// ask tells whether the API server answers.
+// ask tells whether the API server answers, out of its cache.
 func (r *reporter) ask(ctx context.Context) error {
-	_, err := r.client.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1})
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := r.client.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1, ResourceVersion: "0"})
 	return err
 }
 

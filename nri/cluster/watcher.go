@@ -134,9 +134,12 @@ func (w *Watcher) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-often.C:
-			// A watch that goes on where it was interrupted brings no event.
-			if _, err := w.contact.state(); err != nil && w.reporter.ask(ctx) == nil {
+			// A refused connection is not told to the error handler, and a watch that goes on where it was
+			// interrupted brings no event.
+			if err := w.reporter.ask(ctx); err == nil {
 				w.contact.found()
+			} else if ctx.Err() == nil {
+				w.contact.lost(err)
 			}
 		case <-seldom.C:
 			w.sweep() // who edits the folder by hand finds it mended

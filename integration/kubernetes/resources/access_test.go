@@ -122,8 +122,12 @@ func TestThePluginMaySpeakForItsNodeOnly(t *testing.T) {
 		t.Errorf("the entry of another: %v", err)
 	}
 	for _, attempt := range [][]string{
-		{"get", "secrets", "-A"}, {"get", "pods", "-A"}, {"delete", "node", "n1"}, {"create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=x"},
-		{"delete", "profile", "spoken"}, {"delete", "validatingadmissionpolicy", "stockade-profile-status"},
+		{"get", "secrets", "-A"},
+		{"get", "pods", "-A"},
+		{"delete", "node", "n1"},
+		{"create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--user=x"},
+		{"delete", "profile", "spoken"},
+		{"delete", "validatingadmissionpolicy", "stockade-profile-status"},
 	} {
 		args := append([]string{"--as", plugin, "--as-group", "system:authenticated", "--as-group", "system:serviceaccounts"}, attempt...)
 		if out, err := shared.Kubectl(t.Context(), "", args...); err == nil || lacks(out, "orbidden") != nil {
@@ -200,6 +204,9 @@ func TestWhoMayChooseAProfile(t *testing.T) {
 		{"for one container", "maker", "default", one(key+".c", "redis"), false},
 		{"for one container, the account may", "maker", "trusted", one(key+".c", "redis"), true},
 		{"one of two", "maker", "trusted", map[string]string{key: "redis", key + ".c": "postgres"}, false},
+		{"four", "maker", "trusted", map[string]string{key: "redis", key + ".a": "redis", key + ".b": "redis", key + ".c": "redis"}, true},
+		{"the last of four", "maker", "trusted", map[string]string{key: "redis", key + ".a": "redis", key + ".b": "redis", key + ".c": "postgres"}, false},
+		{"five", "maker", "trusted", map[string]string{key: "redis", key + ".a": "redis", key + ".b": "redis", key + ".c": "redis", key + ".d": "redis"}, false},
 		{"empty", "maker", "trusted", one(key, ""), false},
 		{"every profile", "maker", "trusted", one(key, "*"), false},
 		{"a path", "maker", "trusted", one(key, "redis/status"), false},
