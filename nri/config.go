@@ -27,11 +27,15 @@ type Config struct {
 	// Index orders the plugin among others, 00 to 99 (default 10). A plugin
 	// that containerd has started itself has it from its file's name.
 	Index string
+	// Kubernetes is how the API server is reached for Profile resources: auto
+	// (in a pod with a service account, as that; else not), none, or the path of
+	// a kubeconfig (default auto).
+	Kubernetes string
 }
 
 // DefaultConfig returns what holds where the file says nothing.
 func DefaultConfig() Config {
-	return Config{Rules: DefaultRules(), Socket: "/var/run/nri/nri.sock", Index: "10"}
+	return Config{Rules: DefaultRules(), Socket: "/var/run/nri/nri.sock", Index: "10", Kubernetes: "auto"}
 }
 
 // file is the configuration as it is written.
@@ -39,6 +43,7 @@ type file struct {
 	Node           *string `yaml:"node"`
 	Socket         *string `yaml:"socket"`
 	Index          *string `yaml:"index"`
+	Kubernetes     *string `yaml:"kubernetes"`
 	Handlers       *[]string
 	DefaultHandler *string `yaml:"defaultHandler"`
 	RequireShim    *struct {
@@ -66,6 +71,7 @@ func ParseConfig(name string, data []byte) (Config, error) {
 	set(&c.Node, f.Node)
 	set(&c.Socket, f.Socket)
 	set(&c.Index, f.Index)
+	set(&c.Kubernetes, f.Kubernetes)
 	set(&c.Handlers, f.Handlers)
 	set(&c.DefaultHandler, f.DefaultHandler)
 	set((*string)(&c.OtherHandlers), f.OtherHandlers)
@@ -96,6 +102,9 @@ func (c *Config) check() error {
 	}
 	if c.Socket == "" {
 		errs = append(errs, errors.New("socket: is empty; want an absolute path"))
+	}
+	if c.Kubernetes != "auto" && c.Kubernetes != "none" && !filepath.IsAbs(c.Kubernetes) {
+		errs = append(errs, fmt.Errorf("kubernetes: is %q; want auto, none or the absolute path of a kubeconfig", c.Kubernetes))
 	}
 	if len(c.Index) != 2 || strings.Trim(c.Index, "0123456789") != "" {
 		errs = append(errs, fmt.Errorf("index: is %q; want two digits, in quotes", c.Index))

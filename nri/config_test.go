@@ -11,6 +11,7 @@ func TestParseConfig(t *testing.T) {
 node: /etc/other.yaml
 socket: /run/nri.sock
 index: "05"
+kubernetes: /etc/kubeconfig
 handlers: [stockade, stockade-systemd]
 defaultHandler: crun
 requireShim: {namespaces: [prod]}
@@ -22,7 +23,7 @@ otherHandlers: ignore
 			Handlers: []string{"stockade", "stockade-systemd"}, DefaultHandler: "crun", RequireShim: []string{"prod"},
 			Exempt: []string{"kube-system", "stockade"}, OtherHandlers: Ignore,
 		},
-		Node: "/etc/other.yaml", Socket: "/run/nri.sock", Index: "05",
+		Node: "/etc/other.yaml", Socket: "/run/nri.sock", Index: "05", Kubernetes: "/etc/kubeconfig",
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
@@ -36,6 +37,7 @@ otherHandlers: ignore
 		t.Errorf("nothing exempt: %+v, %v", got, err)
 	}
 	for text, want := range map[string]string{
+		"kubernetes: kubeconfig\n":                   "kubernetes: is \"kubeconfig\"; want auto, none or the absolute path",
 		"exempts: {}\n":                              `unknown field "exempts"`,
 		"requireShim: {namespace: [x]}\n":            `unknown field "namespace"`,
 		"handlers: stockade\n":                       "[1:11]",

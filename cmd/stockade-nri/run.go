@@ -20,7 +20,6 @@ import (
 
 	"github.com/stockade-dev/stockade/nri"
 	"github.com/stockade-dev/stockade/nri/health"
-	"github.com/stockade-dev/stockade/profiles/store"
 	"github.com/stockade-dev/stockade/shim/config"
 )
 
@@ -107,7 +106,7 @@ func serve(ctx context.Context, path string) error {
 		return err
 	}
 	defer unlock()
-	watcher := nri.NewWatcher(store.Roots{Profiles: node.Profiles, Cluster: node.Cluster, LastGood: node.LastGood},
+	watcher := nri.NewWatcher(roots(node),
 		node.SelectionKey, runtime.GOARCH, kernel())
 	reloads := &reloader{state: node.State}
 	watcher.OnChange = reloads.changed
@@ -117,6 +116,8 @@ func serve(ctx context.Context, path string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { watcher.Run(ctx) })
+	wg.Go(func() { keep(ctx, node) })
+	wg.Go(func() { follow(ctx, c, node) })
 	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
 	err = plugin.Run(ctx)
 	cancel()

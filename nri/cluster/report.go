@@ -82,11 +82,11 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-// ask tells whether the API server answers, out of its cache.
+// ask tells whether the API server answers. (With resourceVersion 0 the limit would not hold.)
 func (r *reporter) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := r.client.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1, ResourceVersion: "0"})
+	_, err := r.client.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1})
 	return err
 }
 
