@@ -33,12 +33,11 @@ type node struct {
 
 // settled are the answers to what Options left open, and what follows from the node.
 type settled struct {
-	nri        string
-	dropIn     string // "" when the handler stands in the file itself, or somewhere else
-	addImport  bool
-	elsewhere  string // file in which somebody else declares the handler
-	notes      []string
-	restartNRI bool
+	nri       string
+	dropIn    string // "" when the handler stands in the file itself, or somewhere else
+	addImport bool
+	elsewhere string // file in which somebody else declares the handler
+	notes     []string
 }
 
 // wanted says which files should be there. It is pure.
