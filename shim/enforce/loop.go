@@ -56,6 +56,7 @@ type Loop struct {
 	containers atomic.Pointer[[]*Container] // replaced, never changed
 	retries    sync.WaitGroup
 	ended      chan struct{} // closed when Run ends
+	said       time.Time     // when it was last told that events were not delivered; Run's alone
 }
 
 // NewLoop makes a loop over g. Run must be called for anything to be answered.
@@ -150,7 +151,8 @@ type asked struct {
 // handle answers one event.
 func (l *Loop) handle(ev asked) {
 	if ev.Undelivered() != nil {
-		return // denied by the kernel; counted by the group
+		l.undelivered(ev)
+		return
 	}
 	c, err := l.owner(ev.TID)
 	if err != nil && passes(err) {
