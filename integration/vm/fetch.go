@@ -84,7 +84,7 @@ func (b *Builder) fetchKernel(ctx context.Context, k Kernel, dir string) error {
 	if _, err := unpacked(ctx, root); err != nil { // which expands modules, too
 		return err
 	}
-	if err := os.Rename(root, dir); err != nil {
+	if err := os.Rename(root, dir); err != nil && !errors.Is(err, fs.ErrExist) { // somebody else was faster
 		return err
 	}
 	return removeOlder(dir, k.Name)

@@ -26,23 +26,48 @@ const (
 // silence is how long a guest may say nothing before it counts as hung.
 const silence = 4 * time.Minute
 
-// console is what the kernel prints when something is wrong with it.
+// oops is what the kernel prints when something is wrong with it.
 var oops = []string{"Kernel panic", "BUG:", "Oops:", "general protection fault", "Unable to mount", "blocked for more than"}
 
-// Run boots k, runs the suites and returns what the guest said; echo gets each line as it comes. The error is for what
-// makes the report worthless or incomplete: no QEMU, a panic, silence, an end before the guest's own.
-func (b *Builder) Run(ctx context.Context, k Kernel, echo func(line string)) (*Report, error) {
-	bt, err := b.kernel(ctx, k)
+// System is what guests boot from, whatever their kernel.
+type System struct {
+	builder   *Builder
+	initramfs string
+}
+
+// Build makes it, for any number of guests at once. Close removes it.
+func (b *Builder) Build(ctx context.Context) (*System, error) {
+	if err := os.MkdirAll(b.cache(), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(b.cache(), "initramfs-")
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(b.cache(), "run-")
+	s := &System{b, f.Name()}
+	if err := errors.Join(b.initramfs(ctx, f), f.Close()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close removes the files. No guest may run any more.
+func (s *System) Close() error { return os.Remove(s.initramfs) }
+
+// Run boots k, runs the suites and returns what the guest said; echo gets each line as it comes. The error is for what
+// makes the report worthless or incomplete: no QEMU, a panic, silence, an end before the guest's own.
+func (s *System) Run(ctx context.Context, k Kernel, echo func(line string)) (*Report, error) {
+	bt, err := s.builder.kernel(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(s.builder.cache(), "run-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	initrd := filepath.Join(dir, "initramfs")
-	if err := b.writeInitramfs(ctx, initrd, k, bt); err != nil {
+	if err := s.own(initrd, k, bt); err != nil {
 		return nil, err
 	}
 	disk := filepath.Join(dir, "disk")
@@ -65,18 +90,24 @@ func (b *Builder) Run(ctx context.Context, k Kernel, echo func(line string)) (*R
 	return &r.report, err
 }
 
-func (b *Builder) writeInitramfs(ctx context.Context, path string, k Kernel, bt boot) error {
+// own writes the initramfs of one kernel's guest. QEMU takes one file, and the kernel unpacks archives that follow one
+// another.
+func (s *System) own(path string, k Kernel, bt boot) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	// The kernel unpacks archives that follow one another.
-	if err := b.initramfs(ctx, f); err != nil {
+	common, err := os.Open(s.initramfs)
+	if err != nil {
+		return err
+	}
+	defer common.Close()
+	if _, err := io.Copy(f, common); err != nil {
 		return err
 	}
 	own := newArchive(f)
-	own.text("stockade/suites", 0o644, b.Only.script(k, b.Root))
+	own.text("stockade/suites", 0o644, s.builder.Only.script(k, s.builder.Root))
 	for i, m := range bt.modules {
 		own.file(fmt.Sprintf("modules/%02d-%s", i, filepath.Base(m)), m)
 	}

@@ -56,6 +56,7 @@ func TestSelection(t *testing.T) {
 }
 
 func TestFromEnvironment(t *testing.T) {
+	t.Setenv("STOCKADE_VM_SCENARIOS", "")
 	t.Setenv("STOCKADE_VM_KERNEL", "6.1,newest")
 	t.Setenv("STOCKADE_VM_SUITE", "./shim/lsm/ shim/audit")
 	t.Setenv("STOCKADE_VM_ARGS", "-test.run=A -test.v")

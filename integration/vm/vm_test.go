@@ -18,38 +18,50 @@ import (
 	"github.com/stockade-dev/stockade/integration/vm"
 )
 
-// TestKernels runs the suites on each kernel.
+// TestKernels runs the suites on each kernel, as many at a time as there are processors.
 func TestKernels(t *testing.T) {
 	root, err := checkout.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// QEMU is in the terminal's process group no more than the test is: what ends one ends the other in order.
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
 	only, err := vm.FromEnvironment()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &vm.Builder{Root: root, Log: os.Stderr, Only: only}
-	for _, k := range vm.Kernels() {
-		if !only.Kernel(k) {
-			continue
+	// QEMU is in the terminal's process group no more than the test is: what ends one ends the other in order.
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	t.Cleanup(cancel)
+	system, err := (&vm.Builder{Root: root, Log: os.Stderr, Only: only}).Build(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := system.Close(); err != nil {
+			t.Error(err)
 		}
-		t.Run(k.Name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(ctx, 25*time.Minute)
-			defer cancel()
-			began := time.Now()
-			report, err := b.Run(ctx, k, func(line string) {
-				fmt.Printf("%s %3.0fs| %s\n", k.Name, time.Since(began).Seconds(), line)
+	})
+	for _, k := range vm.Kernels() {
+		if only.Kernel(k) {
+			t.Run(k.Name, func(t *testing.T) {
+				t.Parallel()
+				boot(ctx, t, system, k)
 			})
-			if err != nil {
-				t.Error(err)
-			}
-			if report != nil {
-				judge(t, k, report)
-			}
-		})
+		}
+	}
+}
+
+func boot(ctx context.Context, t *testing.T, system *vm.System, k vm.Kernel) {
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Minute)
+	defer cancel()
+	began := time.Now()
+	report, err := system.Run(ctx, k, func(line string) {
+		fmt.Printf("%s %3.0fs| %s\n", k.Name, time.Since(began).Seconds(), line)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if report != nil {
+		judge(t, k, report)
 	}
 }
 
