@@ -28,7 +28,12 @@ type Suite struct {
 
 // scenarios are the end-to-end cases. Most of one is waiting for processes to start and to end.
 var scenarios = Suite{
-	Dir: "integration", timeout: "15m", args: []string{"-test.run=^TestScenarios", "-test.parallel=4"},
+	Dir: "integration", timeout: "20m", args: []string{
+		// Beside the scenarios: what people do with containers (pause, metrics, terminals, namespaces), and Stockade's parts
+		// killed and stopped under them. Both are about cgroups.
+		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle)",
+		"-test.parallel=4",
+	},
 }
 
 // suites run in this order: what fails at once first.
