@@ -26,8 +26,12 @@
 //
 // Everything is in one initramfs: a small Debian userland with busybox and apparmor_parser, bin/, the images, the tests.
 // Its init copies it to a tmpfs and goes there with switch_root: from an initramfs there is no pivot_root, which runc
-// needs. Containers lie on an ext4 of its own, as on nodes. Each scenario's control, the same case without Stockade, runs
-// on the oldest kernel only. Nothing is written outside of .cache/vm, nothing of the guest is installed, and the guest has no network.
+// needs. Containers lie on an ext4 in its memory. Each scenario's control, the same case without Stockade, runs on the
+// oldest kernel only. Nothing is written outside of .cache/vm, nothing of the guest is installed, and the guest has no
+// network. There are as many guests at a time as there are processors.
+//
+// Where the kernel comes up like this, the guest's clock counts its instructions and jumps over the time in which it only
+// waits: a busy machine makes no test's time limit too short.
 //
 // # Limits
 //

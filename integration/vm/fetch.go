@@ -19,7 +19,7 @@ import (
 const recipe = 1
 
 // modules of the kernel that the guest needs beside those that they depend on.
-var modules = []string{"overlay", "binfmt_misc", "virtio_pci", "virtio_blk"}
+var modules = []string{"overlay", "binfmt_misc", "brd"}
 
 // boot is what a kernel's packages hold.
 type boot struct {

@@ -21,9 +21,9 @@ type Suite struct {
 	Dir     string // of the package, below the checkout
 	timeout string
 	args    []string
-	beside  bool // it mostly waits: run it beside the next one
-	// optional suites run where there is such a package.
-	optional bool
+	// once is a regular expression of those tests that ask the runtime rather than the kernel: they run on the oldest only.
+	once     string
+	optional bool // it runs where there is such a package
 }
 
 // scenarios are the end-to-end cases. Most of one is waiting for processes to start and to end.
@@ -43,8 +43,8 @@ func suites() []Suite {
 		{Dir: "shim/cgroup", timeout: "4m"},
 		{Dir: "shim/procfs", timeout: "2m"},
 		{Dir: "shim/fanotify", timeout: "2m"},
-		{Dir: "shim/guard", timeout: "5m", beside: true},
-		{Dir: "shim/notify", timeout: "5m"},
+		{Dir: "shim/guard", timeout: "5m"},
+		{Dir: "shim/notify", timeout: "5m", once: "^Test(RuntimeIsEnough|ExecWaitsForTheListener)$"},
 		{Dir: "integration/node", timeout: "5m", args: []string{"-test.run=^(TestNode|TestKilledOwner)$"}},
 		{Dir: "shim/audit", timeout: "2m"},
 		{Dir: "shim/lsm", timeout: "3m"},
@@ -83,7 +83,7 @@ func (b *Builder) cache(elem ...string) string {
 func userland() image.Spec {
 	return image.Spec{
 		Name:     "vm-guest",
-		Packages: []string{"busybox-static", "dash", "coreutils", "grep", "sed", "libc-bin", "apparmor"},
+		Packages: []string{"busybox-static", "dash", "coreutils", "grep", "sed", "libc-bin", "apparmor", "e2fsprogs"},
 		Omit:     []string{"dpkg", "tar", "debianutils", "base-files", "gcc-12-base", "debconf", "perl-base"},
 		Files: []image.File{
 			{Path: "/proc", Dir: true},

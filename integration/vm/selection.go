@@ -76,7 +76,7 @@ func (s Selection) suites(root string) []Suite {
 	}
 	for i := range list {
 		if len(s.Args) > 0 {
-			list[i].args, list[i].beside = s.Args, false
+			list[i].args, list[i].once = s.Args, ""
 		}
 	}
 	return list
@@ -86,27 +86,18 @@ func (s Selection) suites(root string) []Suite {
 func (s Selection) script(k Kernel, root string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "export STOCKADE_TEST_IMAGES=%s\n", strings.Join(images, ","))
-	if s.Controls == "no" || s.Controls == "" && !k.controls {
+	if s.Controls == "no" || s.Controls == "" && !k.oldest {
 		text.WriteString("export STOCKADE_TEST_CONTROLS=no\n")
 	}
-	joins := false
 	for _, t := range s.suites(root) {
-		verb := "suite"
-		if t.beside {
-			verb = "beside"
+		fmt.Fprintf(&text, "suite %s -test.timeout=%s", quote(t.Dir), t.timeout)
+		if t.once != "" && !k.oldest {
+			text.WriteString(" " + quote("-test.skip="+t.once))
 		}
-		fmt.Fprintf(&text, "%s %s -test.timeout=%s", verb, quote(t.Dir), t.timeout)
 		for _, a := range t.args {
 			text.WriteString(" " + quote(a))
 		}
 		text.WriteString("\n")
-		if joins {
-			text.WriteString("joined\n")
-		}
-		joins = t.beside
-	}
-	if joins {
-		text.WriteString("joined\n")
 	}
 	return text.String()
 }
