@@ -34,7 +34,7 @@ func (g generator) pick(list []string) string { return list[g.IntN(len(list))] }
 
 // pattern is below top, mostly; the parser of patterns has the last word.
 func (g generator) pattern() string {
-	parts := []string{"/a", "/b", "/ab", "/*", "/**", "/?", "/[ab]", "/[^a]", "/{a,b}", "/a*", "/{a,ab}b", `/a\ b`, "/.*", "/é", `/\*`, "/?b", "/**/a", "/**b"}
+	parts := []string{"/a", "/b", "/ab", "/*", "/*", "/**", "/**", "/**", "/?", "/[ab]", "/[^a]", "/{a,b}", "/a*", "/{a,ab}b", `/a\ b`, "/.*", "/é", `/\*`, "/?b", "/**/a", "/**b"}
 	for {
 		text := top
 		for range 1 + g.IntN(3) {
@@ -57,7 +57,7 @@ func (g generator) rules(most int) (list []profiles.Rule) {
 // what AppArmor cannot tell apart under no_new_privs, and fanotify does.
 func (g generator) profile(name string) *profiles.Profile {
 	p := &profiles.Profile{Name: name, Mode: profiles.ModeEnforce, OnViolation: profiles.Deny, AllowUnenforced: []string{"filesystem"}}
-	p.Allow = profiles.Rules{Exec: append(g.rules(3), profiles.Rule{Text: "/bin/probe"}), Read: g.rules(3), Write: g.rules(3)}
+	p.Allow = profiles.Rules{Exec: append(g.rules(4), profiles.Rule{Text: "/bin/probe"}), Read: g.rules(4), Write: g.rules(4)}
 	p.Deny = profiles.Rules{Exec: g.rules(1), Read: g.rules(1), Write: g.rules(1)}
 	for i := range len(p.Allow.Exec) - 1 {
 		switch g.IntN(6) {

@@ -117,15 +117,17 @@ func (l *Loader) compiledLocked(p Profile) ([]byte, error) {
 		return nil, err
 	}
 	defer os.Remove(fresh)
-	if err := l.Parser.compile(fresh, compiled); err != nil {
+	_ = os.Remove(compiled) // an older kernel's, or cut short
+	said, err := l.Parser.compile(fresh, compiled)
+	if err != nil {
 		return nil, fmt.Errorf("AppArmor profile %s: %w", p.Name, err)
 	}
 	policy, err := os.ReadFile(compiled)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("AppArmor profile %s: apparmor_parser made nothing: %w\n%s", p.Name, err, said)
 	}
 	if !bytes.Contains(policy, append([]byte(p.Name), 0)) {
-		return nil, fmt.Errorf("AppArmor profile %s: the parser reports success, and its output does not name it", p.Name)
+		return nil, fmt.Errorf("AppArmor profile %s: the parser reports success, and its output does not name it\n%s", p.Name, said)
 	}
 	return policy, os.Rename(fresh, text)
 }

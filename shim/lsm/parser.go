@@ -3,12 +3,14 @@ package lsm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -81,7 +83,8 @@ func (p *Parser) run(stdin string, args ...string) (string, error) {
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
+	// A shim reaps all its children, and may come before us: then what the parser has written has to tell how it went.
+	if err := cmd.Run(); err != nil && (!errors.Is(err, syscall.ECHILD) || ctx.Err() != nil) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no end after %v: %w", parseTimeout, err)
 		}
@@ -97,9 +100,8 @@ func (p *Parser) Check(text string) error {
 }
 
 // compile writes what the kernel would be given for a text's file into another, for the kernel that runs.
-func (p *Parser) compile(file, into string) error {
-	_, err := p.run("", "--skip-kernel-load", "--skip-cache", "--ofile", into, file)
-	return err
+func (p *Parser) compile(file, into string) (said string, err error) {
+	return p.run("", "--skip-kernel-load", "--skip-cache", "--ofile", into, file)
 }
 
 // Kills reports whether the parser knows the mode kill (3.0 and newer).

@@ -177,6 +177,22 @@ static int op_rendezvous(int n, char **a)
 	return e ? e : wait_child(pid);
 }
 
+/* fchmod MODE FILE: of a file that is open for reading */
+static int op_fchmod(int n, char **a)
+{
+	int fd = open(a[1], O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? errno : RESULT(fchmod(fd, strtol(a[0], NULL, 8)));
+}
+
+/* fchown ID FILE */
+static int op_fchown(int n, char **a)
+{
+	int fd = open(a[1], O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? errno : RESULT(fchown(fd, atoi(a[0]), -1));
+}
+
 const struct op file_ops[] = {
 	{"cat", 1, op_cat, "FILE: open to read, print"},
 	{"write", 2, op_write, "FILE TEXT: open O_WRONLY|O_CREAT|O_TRUNC"},
@@ -199,6 +215,8 @@ const struct op file_ops[] = {
 	{"mkfifo", 1, op_mkfifo, "FILE"},
 	{"chmod", 2, op_chmod, "MODE FILE"},
 	{"chown", 2, op_chown, "ID FILE"},
+	{"fchmod", 2, op_fchmod, "MODE FILE: of a file that is open for reading"},
+	{"fchown", 2, op_fchown, "ID FILE: the same"},
 	{"setxattr", 1, op_setxattr, "FILE"},
 	{"utime", 1, op_utime, "FILE"},
 	{"stat", 1, op_stat, "FILE"},

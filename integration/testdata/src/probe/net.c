@@ -1,5 +1,6 @@
 /* Sockets. */
 #include "probe.h"
+#include <sys/un.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -69,11 +70,22 @@ static int op_send(int n, char **a)
 
 static int op_socket(int n, char **a) { return RESULT(socket(atoi(a[0]), atoi(a[1]), atoi(a[2]))); }
 
+/* bind-unix FILE: makes it */
+static int op_bind_unix(int n, char **a)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strncpy(at.sun_path, a[0], sizeof(at.sun_path) - 1);
+	return fd < 0 ? errno : RESULT(bind(fd, (struct sockaddr *)&at, sizeof(at)));
+}
+
 const struct op net_ops[] = {
 	{"listen", 1, op_listen, "PORT: on 127.0.0.1"},
 	{"serve", 1, op_serve, "PORT: answer every connection"},
 	{"connect", 2, op_connect, "ADDRESS PORT: print what comes"},
 	{"send", 3, op_send, "ADDRESS PORT LINE: send it, print what comes"},
+	{"bind-unix", 1, op_bind_unix, "FILE: a socket there"},
 	{"socket", 3, op_socket, "FAMILY TYPE PROTOCOL"},
 	{0},
 };

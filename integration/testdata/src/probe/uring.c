@@ -150,9 +150,46 @@ static int op_unlink(int n, char **a)
 	return res < 0 ? -res : 0;
 }
 
+static int op_two(int op, char **a)
+{
+	struct ring r;
+	int e = ring_setup(&r), res;
+	struct io_uring_sqe s = {.opcode = op, .fd = AT_FDCWD, .addr = (unsigned long)a[0], .addr2 = (unsigned long)a[1], .len = (unsigned)AT_FDCWD};
+
+	if (e)
+		return e;
+	res = ring_call(&r, &s);
+	return res < 0 ? -res : 0;
+}
+
+static int op_rename(int n, char **a)
+{
+	return op_two(IORING_OP_RENAMEAT, a);
+}
+
+static int op_link(int n, char **a)
+{
+	return op_two(IORING_OP_LINKAT, a);
+}
+
+static int op_mkdir(int n, char **a)
+{
+	struct ring r;
+	int e = ring_setup(&r), res;
+	struct io_uring_sqe s = {.opcode = IORING_OP_MKDIRAT, .fd = AT_FDCWD, .addr = (unsigned long)a[0], .len = 0755};
+
+	if (e)
+		return e;
+	res = ring_call(&r, &s);
+	return res < 0 ? -res : 0;
+}
+
 const struct op uring_ops[] = {
 	{"uring-behind", 3, op_behind, "FIFO FILE TEXT: opened for writing behind an open for reading"},
 	{"uring-unlink", 1, op_unlink, "FILE"},
+	{"uring-rename", 2, op_rename, "FROM TO"},
+	{"uring-link", 2, op_link, "TARGET NAME"},
+	{"uring-mkdir", 1, op_mkdir, "DIR"},
 	{"uring-read", 1, op_read, "FILE"},
 	{"uring-write", 2, op_write, "FILE TEXT"},
 	{0},
