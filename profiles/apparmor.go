@@ -17,8 +17,8 @@ func AppArmor(p *Profile, plan *Plan) apparmor.Policy {
 		Capabilities: plan.Capabilities,
 		Facts: apparmor.Facts{
 			Transitions: plan.Mode == ModeEnforce && !plan.NoNewPrivileges,
-			Mounts:      plan.capabilities["SYS_ADMIN"] != nil && plan.lets(mountCalls...),
-			Namespaces:  plan.lets(namespaceCalls...),
+			Mounts:      plan.mountsPossible(),
+			Namespaces:  plan.lets(namespaceCalls...) || plan.lets("clone", "clone3"),
 			Uring:       plan.lets("io_uring_setup"),
 		},
 	}
@@ -103,7 +103,7 @@ func (c *compiler) uncover(g *apparmor.Gap) {
 		place(g.Where...)
 	case g.Kind == apparmor.GapProgram && g.Verb != Exec.String():
 		a.everywhere = a.everywhere || g.Rule == Image
-		a.tree = a.tree || g.Verb == Write.String()
+		a.tree = a.tree || g.Deny || g.Verb == Write.String() // what may not be read may not be written
 		place(g.Rule)
 	}
 }

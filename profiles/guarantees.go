@@ -206,12 +206,16 @@ var (
 	namespaceCalls = []string{"unshare", "setns"}
 )
 
+// mountsPossible reports whether the filter and the capabilities let somebody make mounts, or mount namespaces.
+func (p *Plan) mountsPossible() bool {
+	return p.lets(namespaceCalls...) || p.lets("clone", "clone3") || p.capabilities["SYS_ADMIN"] != nil && p.lets(mountCalls...)
+}
+
 // mountsGuarantee is about mounts made after the start: they carry no fanotify mark. To make one takes CAP_SYS_ADMIN
 // over the mount namespace, which the container has or which a new user namespace gives; and a new mount namespace is
 // itself one copy of each mount, without the mark (user_namespaces(7), mount_namespaces(7)).
 func (c *compiler) mountsGuarantee() Guarantee {
-	admin := c.plan.capabilities["SYS_ADMIN"] != nil
-	possible := c.lets(namespaceCalls...) || c.lets("clone", "clone3") || admin && c.lets(mountCalls...)
+	possible := c.plan.mountsPossible()
 	c.plan.MountsLater = possible || !c.enforce()
 	if !possible {
 		g := c.by(GuaranteeMounts, c.target.SeccompNotify, "seccomp (mount and its family, new namespaces)", "")

@@ -53,8 +53,9 @@ type Scenario struct {
 	Exec        []Session         `yaml:"exec"`
 	End         End               `yaml:"end"`
 	Expect      Expect            `yaml:"expect"`
-	Since       string            `yaml:"since"`   // the first Linux that has what the case does, as in "6.10"
-	NotYet      string            `yaml:"not-yet"` // the mechanism that will stop it
+	Armored     *Expect           `yaml:"expect-apparmor"` // on nodes with AppArmor, if that differs
+	Since       string            `yaml:"since"`           // the first Linux that has what the case does, as in "6.10"
+	NotYet      string            `yaml:"not-yet"`         // the mechanism that will stop it
 	Control     Control           `yaml:"control"`
 }
 

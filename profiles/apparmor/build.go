@@ -198,7 +198,11 @@ func (b *builder) quiet(w *writer) {
 	p := &b.policy
 	if p.Mode == Complain {
 		w.line("ptrace (read),")
-		w.line("capability,")
+	}
+	if p.Mode == Complain || p.Namespaces {
+		w.line("capability,") // in a namespace of its own a process has them all; outside its sets hold
+	}
+	if p.Mode == Complain {
 		return
 	}
 	supervisors := p.Supervisors
@@ -214,7 +218,7 @@ func (b *builder) quiet(w *writer) {
 			without = append(without, name)
 		}
 	}
-	if len(without) > 0 {
+	if len(without) > 0 && !p.Namespaces {
 		w.line("deny capability %s,", strings.Join(without, " "))
 	}
 }

@@ -96,6 +96,7 @@ func (k GapKind) String() string { return gapNames[min(int(k), len(gapNames)-1)]
 type Gap struct {
 	Kind  GapKind
 	Verb  string   // exec, read or write, where it is a rule of one of these
+	Deny  bool     // it is a deny rule
 	Field string   // of the rule; "" if it is no single rule's
 	Rule  string   // its text
 	Where []string // drift: patterns of files that may be other than the image's and are allowed by this rule alone

@@ -187,7 +187,10 @@ func (b *builder) findGaps() {
 			why = "its path is a pattern, and child profiles are for exact paths"
 		}
 		program.Allow.each(func(verb string, r *Rule) { b.gap(GapProgram, verb, r, "holds for every program: "+why) })
-		program.Deny.each(func(verb string, r *Rule) { b.gap(GapProgram, verb, r, "is not held: "+why) })
+		program.Deny.each(func(verb string, r *Rule) {
+			b.gap(GapProgram, verb, r, "is not held: "+why)
+			b.gaps[len(b.gaps)-1].Deny = true
+		})
 	}
 	if p.Mounts || p.Namespaces {
 		b.gaps = append(b.gaps, Gap{Kind: GapMounts, Why: "a mount that is made later gives other files a declared name"})

@@ -86,6 +86,10 @@ func sealMount(m *specs.Mount, dest string, plan *profiles.Plan) {
 	if plan.Seal && !plan.ExecNamedBelow(dest) {
 		m.Options = replace(m.Options, recursive+"noexec", "exec", "rexec", "noexec")
 	}
+	if plan.AppArmor != nil && !plan.Seal && m.Type == "tmpfs" {
+		// /dev/shm and the like: an exec that the mount refused would be refused in silence, before fanotify is asked.
+		m.Options = replace(m.Options, "exec", "noexec")
+	}
 	m.Options = replace(m.Options, recursive+"nosuid", "suid", "rsuid", "nosuid")
 	if dest != "/dev" && !within(dest, "/dev") && m.Type != "tmpfs" {
 		m.Options = replace(m.Options, recursive+"nodev", "dev", "rdev", "nodev")

@@ -21,8 +21,9 @@ type refusal struct {
 // that waits for an answer: the access did not happen, and in kill mode its process is dead already. What is left to be
 // done is to kill the rest, and to tell.
 //
-// What is not about a file: a capability is refused and reported and kills nobody, since programs try what they do not
-// need; mount, ptrace, signals to others and sockets of undeclared families are undeclared calls.
+// What is not about a file: mount, ptrace, signals to others and sockets of undeclared families are undeclared calls. A
+// capability that a process does not have is refused before AppArmor is asked; one that it has, and is refused here, is
+// one of a user namespace that it should not have been able to make.
 func (c *Container) Refused(r *audit.Event) {
 	if c.dead.Load() {
 		return
@@ -38,6 +39,10 @@ func (c *Container) Refused(r *audit.Event) {
 	a = v.Access
 	v.Plan = c.Plan()
 	v.Verdict, v.Suggest = v.Plan.Decide(&a), v.Plan.Suggest(&a)
+	if v.Verdict.Action == profiles.Allow && r.AppArmor.Operation == "link" && r.AppArmor.Target != "" {
+		a.Path = path.Clean(r.AppArmor.Target) // the new name is declared, and not what it is for
+		v.Access, v.Verdict, v.Suggest = a, v.Plan.Decide(&a), v.Plan.Suggest(&a)
+	}
 	if v.Verdict.Action == profiles.Allow {
 		if r.AppArmor.Verdict == "ALLOWED" {
 			return // nothing is refused in complain mode, and the profile has nothing against it
@@ -53,8 +58,6 @@ func (c *Container) carryOutRefusal(v *Violation, r *audit.Event) {
 	switch {
 	case r.AppArmor.Verdict == "ALLOWED":
 		v.Verdict.Action = profiles.Report
-	case v.Access.Kind == profiles.Capability:
-		v.Verdict.Action = profiles.Deny
 	case v.Verdict.Action == profiles.Kill:
 		v.Killed = c.stop(v)
 	case v.Verdict.Action == profiles.Freeze:
@@ -89,6 +92,8 @@ func fileKind(denied string) profiles.Kind {
 // callOf names what was tried by the system call, where AppArmor's word is another.
 func callOf(r *audit.AppArmor) string {
 	switch r.Operation {
+	case "capable":
+		return ""
 	case "signal":
 		return "kill"
 	case "pivotroot":
