@@ -48,6 +48,7 @@ type Container struct {
 	uring   atomic.Bool // io_uring is, or was, open to the container
 	table   table
 
+	fixed    atomic.Bool // an image may not tell one program from another (procfs.Randomized)
 	mounting atomic.Bool // mounts and mount namespaces may be, or could be, made after the start
 	refusal  refusal     // the last one; the audit reader's own
 
@@ -88,6 +89,11 @@ func newContainer(proc *procfs.FS, cfg Config) (_ *Container, err error) {
 		return nil, err
 	}
 	c.table.proc = proc
+	random, err := proc.Randomized(cfg.Init)
+	if err != nil {
+		return nil, fmt.Errorf("container's first process: %w", err)
+	}
+	c.fixed.Store(!random || fixes(cfg.Plan))
 	start, err := proc.StartTime(cfg.Init)
 	if err != nil {
 		return nil, fmt.Errorf("container's first process: %w", err)
@@ -180,11 +186,32 @@ func (c *Container) ExecEnd(pid int) {
 	c.execs.Add(-1)
 }
 
+// own returns when a thread's process started, its image, and its record if it has one.
+func (c *Container) own(th procfs.Thread) (start, image uint64, p program, known bool, err error) {
+	st, err := c.proc.Stat(th.TGID)
+	if err != nil {
+		return 0, 0, p, false, err
+	}
+	start, image = st.StartTime, st.Image
+	p, known = c.table.get(th.TGID, start)
+	if th.TID != th.TGID && (p.tried || image == 0) { // a leader that has ended has none
+		if st, err = c.proc.Stat(th.TID); err != nil {
+			return 0, 0, p, false, err
+		}
+		image = st.Image
+	}
+	if known && p.tried {
+		p = c.table.settle(th.TGID, start, image, c.fixed.Load())
+	}
+	return start, image, p, known, nil
+}
+
 // lineage returns the record of the nearest ancestor that has one: a forked child runs its parent's program.
 func (c *Container) lineage(th procfs.Thread) program {
 	line := c.proc.Ancestors(th.TGID, 32)
 	for _, a := range line {
 		if p, ok := c.table.get(a.PID, a.StartTime); ok {
+			p = p.at(a.Image, c.fixed.Load())
 			p.forked = true
 			// An orphan is handed to an ancestor whose program it does not run.
 			p.script = p.script && a.Image == line[0].Image

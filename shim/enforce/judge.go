@@ -23,6 +23,7 @@ type judgement struct {
 
 	th      procfs.Thread
 	start   uint64      // of the process
+	image   uint64      // of the process (procfs.Process)
 	self    program     // what it runs, as far as that is recorded
 	exe     procfs.Exe  // the file it runs
 	file    procfs.File // the object
@@ -41,11 +42,10 @@ func (j *judgement) judge() error {
 	if j.th, err = j.proc.Thread(j.ev.TID); err != nil {
 		return err
 	}
-	if j.start, err = j.proc.StartTime(j.th.TGID); err != nil {
+	var known bool
+	if j.start, j.image, j.self, known, err = j.c.own(j.th); err != nil {
 		return err
 	}
-	own, known := j.c.table.get(j.th.TGID, j.start)
-	j.self = own
 	if !known {
 		if done, err := j.unknown(); done || err != nil {
 			return err
@@ -210,7 +210,7 @@ func (j *judgement) program(file identity) error {
 		return err
 	}
 	if a := j.verdict.Action; a == profiles.Allow || a == profiles.Report {
-		j.c.table.admit(j.ev.TID, j.th.TGID, program{
+		j.c.table.admit(j.ev.TID, j.th.TGID, j.image, j.self, program{
 			start: j.start, file: file, path: j.access.Path, session: j.self.session,
 		})
 	}

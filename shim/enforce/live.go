@@ -59,6 +59,9 @@ func (l *Loop) Replace(c *Container, plan *profiles.Plan) error {
 	if opensUring(plan) {
 		c.uring.Store(true)
 	}
+	if fixes(plan) {
+		c.fixed.Store(true)
+	}
 	if plan.MountsLater {
 		c.mounting.Store(true)
 	}
@@ -105,6 +108,10 @@ func (c *Container) Places() []profiles.Place {
 
 // Dead reports whether the container was killed.
 func (c *Container) Dead() bool { return c.dead.Load() }
+
+// fixes says whether a process may take the randomness from where its programs' stacks lie (personality(2)). The sets
+// of calls let it do so with no arguments that would.
+func fixes(plan *profiles.Plan) bool { return declares(plan, "personality") }
 
 func opensUring(plan *profiles.Plan) bool {
 	return plan.Decide(&profiles.Access{Kind: profiles.Syscall, Name: "io_uring_setup"}).Allowed()

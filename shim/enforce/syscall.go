@@ -101,11 +101,10 @@ func (c *Container) callAccess(call Call, th procfs.Thread) (a profiles.Access, 
 		return a, self, err
 	}
 	a.Subject = profiles.Subject{Exe: exe.Path, UID: c.uid(th.UID)}
-	start, err := c.proc.StartTime(th.TGID)
+	_, _, self, known, err := c.own(th)
 	if err != nil {
 		return a, self, err
 	}
-	self, known := c.table.get(th.TGID, start)
 	if !known && c.table.hasLineages() {
 		self = c.lineage(th)
 	}

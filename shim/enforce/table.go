@@ -20,7 +20,29 @@ type program struct {
 	session bool     // it descends from an exec session
 	runtime bool     // still the container runtime's own code, before the first exec
 	forked  bool     // the record is an ancestor's
+
+	// Until it is known whether the exec took place, the process may go on with what it ran before.
+	tried     bool
+	tid       int    // the thread that tried
+	image     uint64 // of the process before (procfs.Process.Image)
+	was       string // the script that it ran before, "" if none
+	contested bool   // another thread tried to execute something as well: which of them it runs cannot be told
 }
+
+// at is the record of a process that has this image now. fixed: another program can have the same image.
+func (p program) at(image uint64, fixed bool) program {
+	switch {
+	case !p.tried:
+	case p.image != image:
+		p.tried, p.script = false, p.script && !p.contested
+	default: // the exec has failed, or is on its way
+		p.path, p.script = p.was, p.was != "" && !fixed
+	}
+	return p
+}
+
+// lineal says whether the verdict on a descendant can depend on this record.
+func (p program) lineal() bool { return p.script || p.session || p.was != "" }
 
 // pending is an exec that was admitted and has not replaced its caller yet.
 type pending struct {
@@ -62,22 +84,49 @@ func (t *table) setLocked(pid int, p program) {
 	if t.inserts++; t.inserts%1024 == 0 {
 		t.sweepLocked()
 	}
-	if old, ok := t.programs[pid]; ok && (old.script || old.session) {
+	if t.programs[pid].lineal() {
 		t.lineages--
 	}
-	if p.script || p.session {
+	if p.lineal() {
 		t.lineages++
 	}
 	t.programs[pid] = p
 }
 
-// admit notes that thread tid of process pid was allowed to execute p.
-func (t *table) admit(tid, pid int, p program) {
+// settle gives the record as it holds for the process's image, and keeps what that says about an exec.
+func (t *table) settle(pid int, start, image uint64, fixed bool) program {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	p, ok := t.programs[pid]
+	if !ok || p.start != start {
+		return program{}
+	}
+	now := p.at(image, fixed)
+	if p.tried && !now.tried {
+		now.was = ""
+		t.setLocked(pid, now)
+	}
+	return now
+}
+
+// admit notes that thread tid of process pid, which has this image and runs self, was allowed to execute p.
+func (t *table) admit(tid, pid int, image uint64, self, p program) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.tried, p.tid, p.image = true, tid, image
+	if self.script {
+		p.was = self.path
+	}
+	p.contested = t.contestedLocked(tid, pid, p)
 	t.setLocked(pid, p)
 	t.execs[tid] = pending{program: p}
 	t.admitted[p.file] = struct{}{}
+}
+
+// contestedLocked says whether another thread of the process has tried to execute something since it had this image.
+func (t *table) contestedLocked(tid, pid int, p program) bool {
+	o, ok := t.programs[pid]
+	return ok && o.start == p.start && o.tried && o.image == p.image && (o.contested || o.tid != tid)
 }
 
 // pending says whether an exec of tid was admitted, now or earlier.
@@ -103,6 +152,7 @@ func (t *table) interpreter(tid, pid int, file identity, script bool) bool {
 		t.admitted[file] = struct{}{}
 		p := e.program
 		p.script = true
+		p.contested = t.contestedLocked(tid, pid, p)
 		t.setLocked(pid, p)
 	}
 	return true
@@ -127,7 +177,7 @@ func (t *table) hasLineages() bool {
 func (t *table) sweepLocked() {
 	for pid, p := range t.programs {
 		if start, err := t.proc.StartTime(pid); err != nil || start != p.start {
-			if p.script || p.session {
+			if p.lineal() {
 				t.lineages--
 			}
 			delete(t.programs, pid)

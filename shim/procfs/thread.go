@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 )
 
 // Thread is who a thread is.
@@ -136,6 +138,29 @@ func (p *FS) Process(pid int) (Process, error) {
 func (p *FS) StartTime(pid int) (uint64, error) {
 	pr, err := p.stat(pid)
 	return pr.StartTime, err
+}
+
+// Stat is Process without Exe: one file to read.
+func (p *FS) Stat(pid int) (Process, error) { return p.stat(pid) }
+
+// Randomized says whether what a process executes gets its stack at a random place, so that Image tells one execution
+// from another: proc_sys_kernel(5), personality(2). A process's children have its personality.
+func (p *FS) Randomized(pid int) (bool, error) {
+	var buf [32]byte
+	b, err := p.read(pid, "personality", buf[:])
+	if err != nil {
+		return false, err
+	}
+	persona, ok := parseUint(bytes.TrimSuffix(b, newline), 16)
+	if !ok {
+		return false, fmt.Errorf("/proc/%d/personality: %w", pid, errParse)
+	}
+	mode, err := os.ReadFile("/proc/sys/kernel/randomize_va_space")
+	if err != nil {
+		return false, err
+	}
+	const addrNoRandomize = 0x40000 // include/uapi/linux/personality.h
+	return persona&addrNoRandomize == 0 && strings.TrimSpace(string(mode)) != "0", nil
 }
 
 func (p *FS) stat(pid int) (Process, error) {
