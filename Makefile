@@ -35,6 +35,7 @@ ARM64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 # What `make test` runs. Integration packages run one after the other: they measure and they load the machine.
 RUN ?=
+SUITES := slow kubernetes vm
 UNIT = $(shell go list ./... | grep -v /integration)
 INTEGRATION ?= ./integration/...
 GOTEST := go test -v -count=1 $(if $(RUN),-run '$(RUN)')
@@ -80,7 +81,9 @@ lint: deps $(TOOLS)/staticcheck ## gofumpt, go vet, staticcheck
 	@f=$$($(TOOLS)/gofumpt -l $(wildcard cmd shim profiles nri integration contrib)); \
 	if [ -n "$$f" ]; then echo "not formatted by gofumpt:"; echo "$$f"; exit 1; fi
 	go vet ./...
+	go vet -tags '$(SUITES)' ./integration/...
 	$(TOOLS)/staticcheck ./...
+	$(TOOLS)/staticcheck -tags '$(SUITES)' ./integration/...
 
 demo: build ## show Stockade at work: a container that deviates, killed, with its incident
 	go run ./integration/demo

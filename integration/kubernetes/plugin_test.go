@@ -19,21 +19,36 @@ import (
 
 	"github.com/stockade-dev/stockade/integration/checkout"
 	"github.com/stockade-dev/stockade/integration/node"
+	"github.com/stockade-dev/stockade/nri/health"
 )
 
-const pluginName = "stockade-nri"
+// plugin runs stockade-nri, from one of its lives to the next. It is for one goroutine at a time.
+type plugin struct {
+	*node.Plugin
+	config string
+}
 
-// startPlugin runs the plugin until the test ends. more are further lines of its configuration.
-func startPlugin(t *testing.T, more string) {
+// startPlugin runs the plugin until the test ends. config are further lines of its configuration.
+func startPlugin(t *testing.T, config string) *plugin {
 	t.Helper()
-	if err := shared.StartPlugin(t.Context(), more); err != nil {
+	p := &plugin{config: config}
+	if err := p.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := shared.Kill(pluginName); err != nil {
+		if err := p.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
+	return p
+}
+
+func (p *plugin) start(ctx context.Context) error {
+	next, err := shared.Node.StartPlugin(ctx, shared.Config().Node.Bin[0], p.config)
+	if err == nil {
+		p.Plugin = next
+	}
+	return err
 }
 
 // The plugin knows a pod's labels; the shim alone must not guess them.
@@ -91,7 +106,6 @@ func awaitRefused(t *testing.T, pod *corev1.Pod, container, why string) {
 // TestPluginFails kills and stops the plugin while pods are made that deviate at once: under our RuntimeClass, and
 // without it in a namespace that requires it. Whatever the plugin does, nothing may come of it.
 func TestPluginFails(t *testing.T) {
-	const config = "requireShim: {namespaces: [fenced]}\n"
 	if err := shared.Namespace(t.Context(), "fenced"); err != nil {
 		t.Fatal(err)
 	}
@@ -105,14 +119,14 @@ func TestPluginFails(t *testing.T) {
 		t.Fatalf("the control did not do it: %v", err)
 	}
 
-	startPlugin(t, config)
-	requirePlugin(t)
+	p := startPlugin(t, "requireShim: {namespaces: [fenced]}\n")
+	requirePlugin(t, p)
 	held := newPod("held", "runs", "seq", "waitfile", "/effects-go/go", "--", "spawn", "/bin/hello")
 	held = awaitRunning(t, create(t, heldBy(t, held)), "runs")
 
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { torment(ctx, t, config) })
+	wg.Go(func() { torment(ctx, t, p) })
 	var pods []*corev1.Pod
 	for end, i := time.Now().Add(30*time.Second), 0; time.Now().Before(end); i++ {
 		pod := mounted(newPod(fmt.Sprintf("tries-%d", i), "runs", "seq", "write", fmt.Sprintf("/effects/%d", i), "x", "--", "spawn", "/bin/hello"))
@@ -171,23 +185,23 @@ func heldBy(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 }
 
 // torment kills the plugin, or stops it for longer than NRI waits, again and again.
-func torment(ctx context.Context, t *testing.T, config string) {
+func torment(ctx context.Context, t *testing.T, p *plugin) {
 	for i := 0; ; i++ {
 		if i%2 == 0 {
-			if err := shared.Kill(pluginName); err != nil {
+			if err := p.Stop(); err != nil {
 				t.Error(err)
 			}
 			pause(ctx, 1500*time.Millisecond)
-			if err := shared.StartPlugin(context.WithoutCancel(ctx), config); err != nil {
+			if err := p.start(context.WithoutCancel(ctx)); err != nil {
 				t.Error(err)
 				return
 			}
 		} else {
-			if err := shared.Signal(pluginName, syscall.SIGSTOP); err != nil {
+			if err := p.Signal(syscall.SIGSTOP); err != nil {
 				t.Error(err)
 			}
 			pause(ctx, 5*time.Second)
-			if err := shared.Signal(pluginName, syscall.SIGCONT); err != nil {
+			if err := p.Signal(syscall.SIGCONT); err != nil {
 				t.Error(err)
 			}
 		}
@@ -209,13 +223,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // requirePlugin makes containerd start no container without the plugin, as the drop-in that the plugin prints does,
 // until the test ends.
-func requirePlugin(t *testing.T) {
+func requirePlugin(t *testing.T, p *plugin) {
 	t.Helper()
 	root, err := checkout.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := osexec.CommandContext(t.Context(), filepath.Join(root, "bin", pluginName), "containerd-config").Output()
+	text, err := osexec.CommandContext(t.Context(), filepath.Join(root, "bin/stockade-nri"), "containerd-config").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,17 +237,17 @@ func requirePlugin(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	restartContainerd(t)
+	restartContainerd(t, p)
 	t.Cleanup(func() {
 		if err := os.Remove(file); err != nil {
 			t.Error(err)
 		}
-		restartContainerd(t)
+		restartContainerd(t, p)
 	})
 }
 
 // restartContainerd lets everything that runs go on, and waits until the plugin and kubelet have found containerd again.
-func restartContainerd(t *testing.T) {
+func restartContainerd(t *testing.T, p *plugin) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	if err := shared.Node.Crash(); err != nil {
@@ -242,7 +256,8 @@ func restartContainerd(t *testing.T) {
 	if err := shared.Node.Restart(ctx, node.Config{Bin: shared.Config().Node.Bin}); err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.WaitPlugin(ctx); err != nil {
+	up := time.Now()
+	if err := p.WaitHealth(ctx, func(h health.Health) bool { return h.Connected && h.Time.After(up) }); err != nil {
 		t.Fatal(err)
 	}
 }

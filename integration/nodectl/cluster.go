@@ -39,7 +39,7 @@ func clusterUp(ctx context.Context, root, dir string) error {
 		fmt.Fprintf(&env, "export %s='%s'\n", name, value)
 	}
 	if err := errors.Join(
-		c.StartPlugin(ctx, ""), importSamples(ctx, root, c.Node, "k8s.io"),
+		startPlugin(ctx, c.Node, bin), importSamples(ctx, root, c.Node, "k8s.io"),
 		os.WriteFile(filepath.Join(dir, "env"), []byte(env.String()), 0o600),
 	); err != nil {
 		return errors.Join(err, c.Stop(ctx))
@@ -49,6 +49,12 @@ func clusterUp(ctx context.Context, root, dir string) error {
 	}
 	clusterUsage(dir)
 	return nil
+}
+
+// startPlugin leaves the plugin running, as a part of the node.
+func startPlugin(ctx context.Context, n *node.Node, bin string) error {
+	_, err := n.StartPlugin(ctx, bin, "")
+	return err
 }
 
 func clusterUsage(dir string) {

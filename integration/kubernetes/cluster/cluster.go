@@ -211,7 +211,7 @@ func (c *Cluster) Namespace(ctx context.Context, name string) error {
 // Stop ends the cluster and the node, and puts the machine back as it was.
 func (c *Cluster) Stop(ctx context.Context) error {
 	var errs []error
-	for _, name := range []string{"kubelet", "kube-scheduler", "kube-apiserver", "etcd", "stockade-nri"} {
+	for _, name := range []string{"kubelet", "kube-scheduler", "kube-apiserver", "etcd"} {
 		errs = append(errs, c.Kill(name))
 	}
 	return errors.Join(append(errs, c.Node.Stop(ctx))...)

@@ -24,16 +24,12 @@ func (c *Cluster) command(ctx context.Context, program string, args ...string) *
 
 // spawn starts a program in a session of its own: a ^C in the terminal is for whoever owns the cluster.
 func (c *Cluster) spawn(name string, args []string) error {
-	return c.spawnFrom(c.config.Bin, name, args)
-}
-
-func (c *Cluster) spawnFrom(bin, name string, args []string) error {
 	log, err := os.OpenFile(c.Log(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	p := &process{cmd: c.command(context.Background(), filepath.Join(bin, name), args...), exited: make(chan struct{})}
+	p := &process{cmd: c.command(context.Background(), filepath.Join(c.config.Bin, name), args...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = log, log, c.files.dir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := p.cmd.Start(); err != nil {
@@ -47,8 +43,7 @@ func (c *Cluster) spawnFrom(bin, name string, args []string) error {
 	return nil
 }
 
-// Kill ends one of the cluster's programs with SIGKILL, if it runs: etcd, kube-apiserver, kube-scheduler, kubelet or
-// stockade-nri.
+// Kill ends one of the cluster's programs with SIGKILL, if it runs: etcd, kube-apiserver, kube-scheduler or kubelet.
 func (c *Cluster) Kill(name string) error {
 	p := c.processes[name]
 	if p == nil {
@@ -58,11 +53,6 @@ func (c *Cluster) Kill(name string) error {
 	p.cmd.Process.Signal(syscall.SIGKILL) // fails only when it has ended already
 	<-p.exited
 	return nil
-}
-
-// Signal sends a signal to one of the cluster's programs.
-func (c *Cluster) Signal(name string, sig syscall.Signal) error {
-	return c.processes[name].cmd.Process.Signal(sig)
 }
 
 // Log is the path of the log of one of the cluster's programs.
