@@ -169,7 +169,22 @@ func TestStoreCorrupt(t *testing.T) {
 	if err := plugin.WaitHealth(t.Context(), func(h health.Health) bool { return len(h.Problems) > 0 }); err != nil {
 		t.Error(err)
 	}
-	p.refused(t, "zz-bad.yaml", "init", deviates...)
+	// Refused, or, once the plugin has left the file out, under the set as it was before.
+	if c, err := p.run(t.Context(), "init", deviates...); err == nil {
+		c.killed(t, otherRan)
+	} else if !strings.Contains(err.Error(), "zz-bad.yaml") {
+		t.Errorf("refused with %v", err)
+	}
+	open := func(mode os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(shared.node.ProfilesDir(), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(0o777)
+	t.Cleanup(func() { open(0o700) })
+	p.refused(t, "can be written by others than root", "init2", deviates...)
+	open(0o700)
 	if out, err := running.exec(t, "/bin/other"); err == nil || strings.Contains(out, otherRan) {
 		t.Errorf("what runs is no longer protected: %q %v", out, err)
 	}
