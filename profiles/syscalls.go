@@ -24,14 +24,6 @@ func (c *compiler) syscalls() {
 		return
 	}
 	c.plan.Seccomp, c.plan.watched = filter, map[string]bool{}
-	if policy.Watch = c.watch(); policy.Watch != seccomp.WatchNothing {
-		if c.plan.Seccomp, err = seccomp.Build(policy); err != nil {
-			c.failProfile("spec.allow.syscalls", err.Error(), "")
-		}
-		for _, name := range seccomp.Watched(policy.Watch) {
-			c.plan.watched[name] = true
-		}
-	}
 	c.plan.syscalls, c.plan.conditional = map[string]*Rule{}, map[string]*Rule{}
 	declarers := c.declarers(policy)
 	for i := range filter.Syscalls {
@@ -54,6 +46,14 @@ func (c *compiler) syscalls() {
 	for name := range c.plan.syscalls {
 		delete(c.plan.conditional, name)
 	}
+	if policy.Watch = c.watch(); policy.Watch != seccomp.WatchNothing {
+		if c.plan.Seccomp, err = seccomp.Build(policy); err != nil {
+			c.failProfile("spec.allow.syscalls", err.Error(), "")
+		}
+		for _, name := range seccomp.Watched(policy.Watch) {
+			c.plan.watched[name] = true
+		}
+	}
 	for i := range c.profile.Deny.Syscalls {
 		r := &c.profile.Deny.Syscalls[i]
 		if c.plan.syscalls[r.Text] != nil || c.plan.conditional[r.Text] != nil {
@@ -67,6 +67,8 @@ func (c *compiler) syscalls() {
 func (c *compiler) watch() seccomp.Watch {
 	a := c.plan.armor
 	switch {
+	case a != nil && c.enforce() && c.plan.mountsPossible():
+		return seccomp.WatchAll // what is executed in a mount without a mark is told by the filter alone
 	case a != nil && !a.tree:
 		return seccomp.WatchAttributes
 	case a != nil || !c.enforce():

@@ -85,7 +85,7 @@ static void linger(void)
 	static int once;
 
 	if (!once++)
-		usleep(1000000);
+		usleep(5000000);
 }
 
 int run_op(int argc, char **argv)
