@@ -27,16 +27,7 @@ func TestAPIServerDown(t *testing.T) {
 	if err := shared.Kill("kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		defer cancel()
-		if err := shared.StartAPIServer(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if err := shared.WaitReady(ctx); err != nil {
-			t.Fatal(err)
-		}
-	})
+	t.Cleanup(func() { apiServerAgain(t) })
 	staticPod(t, mounted(newPod("static-runs", "runs", "sleep", "3600")))
 	staticPod(t, mounted(newPod("static-deviates", "runs", "spawn", "/bin/hello")))
 	for _, file := range []string{"end", "go"} {
@@ -52,6 +43,19 @@ func TestAPIServerDown(t *testing.T) {
 		if out := podLog(t, pod, "runs"); strings.Contains(out, "hello ran") {
 			t.Errorf("%s: it ran:\n%s", pod, out)
 		}
+	}
+}
+
+// apiServerAgain starts the API server that a test has ended.
+func apiServerAgain(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := shared.StartAPIServer(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.WaitReady(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 
