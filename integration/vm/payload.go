@@ -49,7 +49,7 @@ func suites() []Suite {
 		{Dir: "shim/audit", timeout: "2m"},
 		{Dir: "shim/lsm", timeout: "3m"},
 		// Generated profiles and paths: the same verdicts from Decide, from fanotify and from AppArmor.
-		{Dir: "integration/semantics", timeout: "10m", optional: true},
+		{Dir: "integration/semantics", timeout: "10m", optional: true, args: []string{"-rounds=8"}},
 		scenarios,
 	}
 }
