@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,11 +33,30 @@ type Config struct {
 	// (in a pod with a service account, as that; else not), none, or the path of
 	// a kubeconfig (default auto).
 	Kubernetes string
+	// Containerd is containerd's own socket, for its event bus (default
+	// /run/containerd/containerd.sock). Without it violations are told of a few
+	// seconds later, from the incident folder.
+	Containerd string
+	// Metrics is the address of /metrics, /healthz and /readyz, or none (default
+	// 127.0.0.1:9477).
+	Metrics string
+	// NodeName is the node's name in the cluster (default: $NODE_NAME, else the
+	// host's).
+	NodeName string
+	// JSONLog is a file for violations as JSON lines, or - for standard output
+	// (default none).
+	JSONLog string
+	// OTLP is the URL of a collector for violations as OTLP logs over HTTP
+	// (default none).
+	OTLP string
 }
 
 // DefaultConfig returns what holds where the file says nothing.
 func DefaultConfig() Config {
-	return Config{Rules: DefaultRules(), Socket: "/var/run/nri/nri.sock", Index: "10", Kubernetes: "auto"}
+	return Config{
+		Rules: DefaultRules(), Socket: "/var/run/nri/nri.sock", Index: "10", Kubernetes: "auto",
+		Containerd: "/run/containerd/containerd.sock", Metrics: "127.0.0.1:9477",
+	}
 }
 
 // file is the configuration as it is written.
@@ -44,6 +65,11 @@ type file struct {
 	Socket         *string `yaml:"socket"`
 	Index          *string `yaml:"index"`
 	Kubernetes     *string `yaml:"kubernetes"`
+	Containerd     *string `yaml:"containerd"`
+	Metrics        *string `yaml:"metrics"`
+	NodeName       *string `yaml:"nodeName"`
+	JSONLog        *string `yaml:"jsonLog"`
+	OTLP           *string `yaml:"otlp"`
 	Handlers       *[]string
 	DefaultHandler *string `yaml:"defaultHandler"`
 	RequireShim    *struct {
@@ -72,6 +98,11 @@ func ParseConfig(name string, data []byte) (Config, error) {
 	set(&c.Socket, f.Socket)
 	set(&c.Index, f.Index)
 	set(&c.Kubernetes, f.Kubernetes)
+	set(&c.Containerd, f.Containerd)
+	set(&c.Metrics, f.Metrics)
+	set(&c.NodeName, f.NodeName)
+	set(&c.JSONLog, f.JSONLog)
+	set(&c.OTLP, f.OTLP)
 	set(&c.Handlers, f.Handlers)
 	set(&c.DefaultHandler, f.DefaultHandler)
 	set((*string)(&c.OtherHandlers), f.OtherHandlers)
@@ -95,7 +126,7 @@ func set[T any](to *T, from *T) {
 
 func (c *Config) check() error {
 	var errs []error
-	for key, path := range map[string]string{"node": c.Node, "socket": c.Socket} {
+	for key, path := range map[string]string{"node": c.Node, "socket": c.Socket, "containerd": c.Containerd} {
 		if path != "" && !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("%s: %q is not absolute; want an absolute path", key, path))
 		}
@@ -106,6 +137,7 @@ func (c *Config) check() error {
 	if c.Kubernetes != "auto" && c.Kubernetes != "none" && !filepath.IsAbs(c.Kubernetes) {
 		errs = append(errs, fmt.Errorf("kubernetes: is %q; want auto, none or the absolute path of a kubeconfig", c.Kubernetes))
 	}
+	errs = append(errs, c.checkOutlets()...)
 	if len(c.Index) != 2 || strings.Trim(c.Index, "0123456789") != "" {
 		errs = append(errs, fmt.Errorf("index: is %q; want two digits, in quotes", c.Index))
 	}
@@ -127,6 +159,24 @@ func (c *Config) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkOutlets looks at what is told to whom.
+func (c *Config) checkOutlets() (errs []error) {
+	if c.Metrics != "none" {
+		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
+			errs = append(errs, fmt.Errorf("metrics: is %q; want an address, as 127.0.0.1:9477, or none", c.Metrics))
+		}
+	}
+	if c.JSONLog != "" && c.JSONLog != "-" && !filepath.IsAbs(c.JSONLog) {
+		errs = append(errs, fmt.Errorf("jsonLog: is %q; want an absolute path, or - for standard output", c.JSONLog))
+	}
+	if c.OTLP != "" {
+		if u, err := url.Parse(c.OTLP); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("otlp: is %q; want an URL, as http://collector:4318", c.OTLP))
+		}
+	}
+	return errs
 }
 
 // ContainerdConfig is a drop-in for containerd (2.x) that makes the plugin a

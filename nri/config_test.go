@@ -12,6 +12,11 @@ node: /etc/other.yaml
 socket: /run/nri.sock
 index: "05"
 kubernetes: /etc/kubeconfig
+containerd: /run/c.sock
+metrics: ":1"
+nodeName: n1
+jsonLog: "-"
+otlp: http://collector:4318
 handlers: [stockade, stockade-systemd]
 defaultHandler: crun
 requireShim: {namespaces: [prod]}
@@ -24,6 +29,7 @@ otherHandlers: ignore
 			Exempt: []string{"kube-system", "stockade"}, OtherHandlers: Ignore,
 		},
 		Node: "/etc/other.yaml", Socket: "/run/nri.sock", Index: "05", Kubernetes: "/etc/kubeconfig",
+		Containerd: "/run/c.sock", Metrics: ":1", NodeName: "n1", JSONLog: "-", OTLP: "http://collector:4318",
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
@@ -49,6 +55,9 @@ otherHandlers: ignore
 		"requireShim: {namespaces: [kube-system]}\n": "kube-system is exempt as well",
 		"a: 1\n---\nb: 1\n":                          "nri.yaml",
 		"index: '10'\n---\nindex: '11'\n":            "more than one document",
+		"metrics: 9477\n":                            `metrics: is "9477"`,
+		"jsonLog: log\n":                             `jsonLog: is "log"`,
+		"otlp: collector:4318\n":                     `otlp: is "collector:4318"`,
 		"index: [\n":                                 "nri.yaml",
 	} {
 		if got, err := ParseConfig("nri.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "nri.yaml") {

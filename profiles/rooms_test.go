@@ -58,8 +58,8 @@ var rooms = []room{
 		why: "the shim is the authority; it must hold where there is no plugin",
 	},
 	{
-		folders: []string{"nri/..."}, forbidden: []string{module + "/shim/...", module + "/cmd/..."}, but: []string{module + "/shim/control/api"},
-		why: "the plugin chooses and delivers, it enforces nothing: what it shares with the shim is in profiles; what it may ask a running shim is in shim/control/api, words and a client and no engine",
+		folders: []string{"nri/..."}, forbidden: []string{module + "/shim/...", module + "/cmd/..."}, but: []string{module + "/shim/control/api", module + "/shim/incident"},
+		why: "the plugin chooses and delivers, it enforces nothing: what it shares with the shim is in profiles; what it may ask a running shim is in shim/control/api, words and a client and no engine; what it tells of is in shim/incident, the record of what was done",
 	},
 	{
 		folders: []string{"cmd/...", "nri/...", "shim/config", "shim/incident", "shim/control/..."}, forbidden: []string{"golang.org/x/sys/unix"},

@@ -54,7 +54,7 @@ func followOnce(ctx context.Context, c nri.Config, node config.Config) error {
 	if err != nil || api == nil {
 		return err
 	}
-	w, err := cluster.New(cluster.Config{REST: api, Roots: roots(node), Node: nodeName(), Log: logrus.StandardLogger()})
+	w, err := cluster.New(cluster.Config{REST: api, Roots: roots(node), Node: nodeName(c), Log: logrus.StandardLogger()})
 	if err != nil {
 		return err
 	}
@@ -76,9 +76,12 @@ func reach(how string) (*rest.Config, error) {
 	return clientcmd.BuildConfigFromFlags("", how)
 }
 
-// nodeName is the node's name in the cluster: what the DaemonSet says, else the
-// host's.
-func nodeName() string {
+// nodeName is the node's name in the cluster: what the configuration or the
+// DaemonSet says, else the host's.
+func nodeName(c nri.Config) string {
+	if c.NodeName != "" {
+		return c.NodeName
+	}
 	if name := os.Getenv("NODE_NAME"); name != "" {
 		return name
 	}

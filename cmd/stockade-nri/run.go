@@ -111,7 +111,8 @@ func serve(ctx context.Context, path string) error {
 	reloads := &reloader{state: node.State}
 	watcher.OnChange = reloads.changed
 	plugin := nri.New(c, watcher)
-	plugin.OnEvent = say
+	observer := observer(c, node, plugin, watcher, reloads)
+	plugin.OnEvent = func(e nri.Event) { say(e); observer.Event(e) }
 
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -119,6 +120,8 @@ func serve(ctx context.Context, path string) error {
 	wg.Go(func() { keep(ctx, node) })
 	wg.Go(func() { follow(ctx, c, node) })
 	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
+	wg.Go(func() { observer.Run(ctx) })
+	wg.Go(func() { expose(ctx, c.Metrics, observer.Handler()) })
 	err = plugin.Run(ctx)
 	cancel()
 	wg.Wait()
@@ -209,10 +212,7 @@ func live(ctx context.Context, state string, p *nri.Plugin, w *nri.Watcher, r *r
 	defer soon.Stop()
 	last := "" // so that what changes is written at once
 	for first := true; ; first = false {
-		h := p.Health()
-		h.Version = version
-		h.Profiles, h.Changed = w.Profiles()
-		h.Reloads = r.failures()
+		h := healthOf(p, w, r)
 		now := fmt.Sprint(h.Connected, h.Problems, len(h.Unprotected), h.Changed, len(h.Reloads))
 		if first || now != last || due(tick) {
 			last = now
