@@ -165,12 +165,3 @@ func TestDiff(t *testing.T) {
 		t.Errorf("the same: %+v", r)
 	}
 }
-
-func spec(t *testing.T, text string) *profiles.Profile {
-	t.Helper()
-	parsed, err := profiles.Parse("p.yaml", []byte("apiVersion: stockade.dev/v1alpha1\nkind: Profile\nmetadata: {name: p}\nspec: {"+text+"}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed[0]
-}
