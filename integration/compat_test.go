@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -141,7 +143,7 @@ func TestSubmounts(t *testing.T) {
 
 // In the host's pid namespace no init takes the others along: the control group does.
 func TestHostPIDNamespace(t *testing.T) {
-	profile(t, shared, "hostpid", onlyProbe)
+	profile(t, shared, "hostpid", onlyProbe+"  allowUnenforced: [host]\n")
 	task := probe(t, node.RunOpts{SpecOpts: []oci.SpecOpts{oci.WithHostNamespace(specs.PIDNamespace)}},
 		"hostpid", "seq", "daemon", "sleep", "3600", "--", "daemon", "fork", "5", "3600", "--", "onterm", "exec", "/bin/hello")
 	waiting(t, task)
@@ -155,6 +157,74 @@ func TestHostPIDNamespace(t *testing.T) {
 	violate(t, task)
 	if left := slices.DeleteFunc(pids, gone); len(left) > 0 {
 		t.Errorf("%v live on", left)
+	}
+}
+
+// TestHostProcessesAreOutOfReach: root needs no capability to kill root's processes, the shim and the guard among them.
+func TestHostProcessesAreOutOfReach(t *testing.T) {
+	victim := exec.Command("sleep", "3600")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { victim.Process.Kill(); victim.Wait() })
+	profile(t, shared, "reach", onlyProbe+"  onViolation: deny\n")
+	for name, opt := range map[string]oci.SpecOpts{
+		"no namespace": oci.WithHostNamespace(specs.PIDNamespace),
+		"the host's":   oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}),
+	} {
+		task, err := shared.Run(t.Context(), node.RunOpts{
+			Image: image.Ref("probe"), Profile: "reach", Runtime: node.Stockade, SpecOpts: []oci.SpecOpts{opt},
+			Args: []string{"/bin/probe", "kill", strconv.Itoa(victim.Process.Pid), "9"},
+		})
+		if err == nil {
+			code, err := task.Wait(t.Context())
+			t.Errorf("%s: it ran: %d, %v, %s", name, code, err, task.Output())
+			if err := task.Delete(t.Context()); err != nil {
+				t.Error(err)
+			}
+		} else if !strings.Contains(err.Error(), "allowUnenforced: [host]") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if gone(victim.Process.Pid) {
+			t.Fatalf("%s: the container has killed a process of the host", name)
+		}
+	}
+}
+
+// TestStoreIsOutOfReach: who makes a pod says what is mounted at a path that its profile declares writable.
+func TestStoreIsOutOfReach(t *testing.T) {
+	profile(t, shared, "victim", onlyProbe)
+	profile(t, shared, "writer", "  allow: {exec: [/bin/probe], read: [\"@image\"], write: [/data/**]}\n")
+	file := filepath.Join(shared.ProfilesDir(), "victim.yaml")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(shared.ProfilesDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	below, err := filepath.Rel(shared.Dir(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, name := range map[string]string{shared.ProfilesDir(): "victim.yaml", shared.Dir(): below, link: "victim.yaml"} {
+		task, err := shared.Run(t.Context(), node.RunOpts{
+			Image: image.Ref("probe"), Profile: "writer", Runtime: node.Stockade, Args: []string{"/bin/probe", "write", "/data/" + name, "loose"},
+			Mounts: []specs.Mount{{Destination: "/data", Type: "bind", Source: source, Options: []string{"rbind", "rw"}}},
+		})
+		if err == nil {
+			code, err := task.Wait(t.Context())
+			t.Errorf("%s: it ran: %d, %v, %s", source, code, err, task.Output())
+			if err := task.Delete(t.Context()); err != nil {
+				t.Error(err)
+			}
+		} else if !strings.Contains(err.Error(), "allowUnenforced: [host]") {
+			t.Errorf("%s: %v", source, err)
+		}
+		if after, err := os.ReadFile(file); err != nil || string(after) != string(before) {
+			t.Fatalf("%s: the container has changed a profile: %q, %v", source, after, err)
+		}
 	}
 }
 

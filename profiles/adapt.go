@@ -13,7 +13,7 @@ import (
 // Wait is something of a new plan that a container which was made with another keeps as it is until it is started
 // again.
 type Wait struct {
-	Part   string // mode, syscalls, mounts, capabilities, no_new_privs
+	Part   string // mode, syscalls, mounts, capabilities, no_new_privs, host
 	What   string
 	Weaker bool // the container may do more than the new plan says; else it may do less, or what it may costs more
 

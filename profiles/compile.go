@@ -32,7 +32,7 @@ func runtimeRules(paths ...string) []Rule {
 func Compile(p *Profile, t Target) (*Plan, error) {
 	c := &compiler{profile: p.clone(), target: t, compiled: map[string]*pattern.Pattern{}}
 	c.plan = &Plan{
-		Name: p.Name, Digest: p.Digest(), Mode: p.Mode, OnViolation: p.OnViolation,
+		Name: p.Name, Digest: p.Digest(), Mode: p.Mode, OnViolation: p.OnViolation, Unenforced: slices.Clone(p.AllowUnenforced),
 		capabilities: map[string]*Rule{}, hashed: map[string]bool{},
 	}
 	switch {

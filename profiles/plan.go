@@ -33,6 +33,9 @@ type Plan struct {
 	// MountsLater says that the container may make mounts, or mount namespaces, after its start.
 	MountsLater bool
 
+	// Unenforced are the words of allowUnenforced: what the admin accepts.
+	Unenforced []string
+
 	// AppArmor is what to load for the container, nil where the node has none. Its Mode, ABI and Interpreters are for
 	// who loads it to complete. Gaps are what its text cannot say, and what other mechanisms therefore hold.
 	AppArmor *apparmor.Policy

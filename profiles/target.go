@@ -1,5 +1,7 @@
 package profiles
 
+import "slices"
+
 // Target is what a node's kernel and runtime can do. Package shim/features finds out.
 type Target struct {
 	Kernel string // release, for example "6.18.5"
@@ -38,4 +40,12 @@ const (
 )
 
 // unenforceable are the words of allowUnenforced.
-var unenforceable = []string{"filesystem", "fileless", "mounts", "network"}
+var unenforceable = []string{"filesystem", "fileless", UnenforcedHost, "mounts", "network"}
+
+// UnenforcedHost is the word of allowUnenforced for containers that share so much of the host that they can reach Stockade
+// itself: the host's processes, or the folders that Stockade believes. What a container shares is no matter of its
+// profile, so it is looked at where the container is made.
+const UnenforcedHost = "host"
+
+// Accepts reports whether a word is in the profile's allowUnenforced.
+func (p *Plan) Accepts(word string) bool { return slices.Contains(p.Unenforced, word) }

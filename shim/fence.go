@@ -34,6 +34,7 @@ type fence struct {
 	spec   *specs.Spec    // as containerd wrote it, then as edited
 	bundle string
 
+	reach       string // how it can reach Stockade itself, "" if it cannot
 	termination string // the host's file for the termination message, "" if there is none
 
 	mounted   bool // we have mounted the root, so we unmount it
@@ -82,7 +83,7 @@ func (f *fence) mountRoot(rootfs []*types.Mount) (err error) {
 
 // prepare edits the bundle and opens the socket at which the runtime will hand over its seccomp listener.
 func (f *fence) prepare() (err error) {
-	f.termination = terminationLog(f.spec) // before sealing makes mounts read-only
+	f.termination = terminationLog(f.spec, &f.task) // before sealing makes mounts read-only
 	if f.sockets, err = socketDir(f.engine.cfg.State, f.task.namespace, f.task.id); err != nil {
 		return err
 	}
@@ -96,6 +97,9 @@ func (f *fence) prepare() (err error) {
 	}
 	if err := bundle.Apply(f.spec, f.plan, f.rootfs, socket, f.task.id); err != nil {
 		return fmt.Errorf("%w: profile %s does not fit this container: %w", errRefused, f.plan.Name, err)
+	}
+	if err := f.apart(); err != nil {
+		return err
 	}
 	if err := f.wear(); err != nil {
 		return err

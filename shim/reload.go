@@ -144,6 +144,9 @@ func (f *fence) adapted() (*profiles.Plan, []profiles.Wait, error) {
 		return now, f.live.waits, nil
 	}
 	plan, waits := profiles.Adapt(f.plan, next, f.container.Places())
+	if f.reach != "" && next.Mode == profiles.ModeEnforce && !next.Accepts(profiles.UnenforcedHost) {
+		waits = append(waits, profiles.Wait{Part: "host", Weaker: true, What: "the profile does not accept any more that " + f.reach + "; it would not be started"})
+	}
 	return plan, waits, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -192,12 +193,19 @@ func (r *reporter) terminationMessage(f *fence, inc *incident.Incident) {
 }
 
 // terminationLog is the host's file for a container's termination message, "" if it has none. A pod can put a volume
-// of its own in that place: where it may not write we must not write for it.
-func terminationLog(spec *specs.Spec) string {
+// of its own in that place: where it may not write we must not write for it, and we write as the host's root. So for a
+// pod's container it must be the file that kubelet has made for just this container (kuberuntime, getPodContainerDir).
+func terminationLog(spec *specs.Spec, t *task) string {
 	for _, m := range spec.Mounts {
-		if m.Destination == "/dev/termination-log" && !slices.Contains(m.Options, "ro") && !slices.Contains(m.Options, "rro") {
-			return m.Source
+		if m.Destination != "/dev/termination-log" || slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro") {
+			continue
 		}
+		facts := t.request.Facts
+		dir := "/pods/" + t.podUID + "/containers/" + facts.Container
+		if facts.CRI && (t.podUID == "" || facts.Container == "" || !strings.HasSuffix(filepath.Dir(m.Source), dir)) {
+			return ""
+		}
+		return m.Source
 	}
 	return ""
 }

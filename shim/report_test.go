@@ -33,9 +33,46 @@ func TestTerminationMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		spec := &specs.Spec{Mounts: []specs.Mount{{Destination: tt.destination, Source: tt.source, Options: tt.options}}}
-		f := &fence{termination: terminationLog(spec)}
+		f := &fence{termination: terminationLog(spec, &task{})}
 		(&reporter{}).terminationMessage(f, &incident.Incident{Action: tt.action})
 		if got, err := os.ReadFile(file); err != nil || string(got) != tt.want {
+			t.Errorf("%s: %q, %v", tt.name, got, err)
+		}
+	}
+}
+
+// TestTerminationMessageOfAPod: a volume in the place of the termination log is a file of the host's that we must not
+// write: the pod's author would have us do what the profile forbids the container.
+func TestTerminationMessageOfAPod(t *testing.T) {
+	dir := t.TempDir()
+	own := filepath.Join(dir, "pods", "u-1", "containers", "app")
+	for _, tt := range []struct {
+		name, source, container, uid string
+		written                      bool
+	}{
+		{"kubelet's", filepath.Join(own, "5d3f"), "app", "u-1", true},
+		{"a file of the host", filepath.Join(dir, "shadow"), "app", "u-1", false},
+		{"a volume of the pod", filepath.Join(dir, "pods", "u-1", "volumes", "app"), "app", "u-1", false},
+		{"another container's", filepath.Join(own, "5d3f"), "other", "u-1", false},
+		{"another pod's", filepath.Join(own, "5d3f"), "app", "u-2", false},
+		{"no pod's", filepath.Join(dir, "pods", "containers", "x"), "", "", false},
+	} {
+		if err := os.MkdirAll(filepath.Dir(tt.source), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(tt.source, []byte("before"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		spec := &specs.Spec{
+			Mounts: []specs.Mount{{Destination: "/dev/termination-log", Source: tt.source, Options: []string{"rbind", "rw"}}},
+			Annotations: map[string]string{
+				"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.container-name": tt.container, "io.kubernetes.cri.sandbox-uid": tt.uid,
+			},
+		}
+		about := describe("k8s.io", "id", spec)
+		f := &fence{termination: terminationLog(spec, &about)}
+		(&reporter{}).terminationMessage(f, &incident.Incident{Action: incident.Killed})
+		if got, err := os.ReadFile(tt.source); err != nil || (string(got) != "before") != tt.written {
 			t.Errorf("%s: %q, %v", tt.name, got, err)
 		}
 	}

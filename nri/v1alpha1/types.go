@@ -91,7 +91,7 @@ type OnViolation string
 
 // Unenforced is something that may stay unenforced.
 //
-// +kubebuilder:validation:Enum=filesystem;fileless;mounts;network
+// +kubebuilder:validation:Enum=filesystem;fileless;host;mounts;network
 type Unenforced string
 
 // Match says which containers a profile is for.

@@ -11,6 +11,9 @@ static int op_sleep(int n, char **a)
 	return 0;
 }
 
+/* kill PID SIGNAL */
+static int op_kill(int n, char **a) { return RESULT(kill(atoi(a[0]), atoi(a[1]))); }
+
 static int op_usleep(int n, char **a) { return RESULT(usleep(atoi(a[0]))); }
 
 /* fork N SECONDS: N children that sleep; this process waits for them. */
@@ -126,6 +129,7 @@ static int op_ignoreterm(int n, char **a)
 
 const struct op proc_ops[] = {
 	{"sleep", 1, op_sleep, "SECONDS"},
+	{"kill", 2, op_kill, "PID SIGNAL"},
 	{"usleep", 1, op_usleep, "MICROSECONDS"},
 	{"fork", 2, op_fork, "N SECONDS: N sleeping children"},
 	{"forkbomb", 1, op_forkbomb, "N: forks until N processes were made, at most 4096"},
