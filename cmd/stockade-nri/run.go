@@ -111,7 +111,7 @@ func serve(ctx context.Context, path string) error {
 	reloads := &reloader{state: node.State}
 	watcher.OnChange = reloads.changed
 	plugin := nri.New(c, watcher)
-	observer := observer(c, node, plugin, watcher, reloads)
+	observer := newOutlets(ctx, c, node, plugin, watcher, reloads)
 	plugin.OnEvent = func(e nri.Event) { say(e); observer.Event(e) }
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -121,6 +121,7 @@ func serve(ctx context.Context, path string) error {
 	wg.Go(func() { follow(ctx, c, node) })
 	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
 	wg.Go(func() { observer.Run(ctx) })
+	wg.Go(func() { observer.report(ctx) })
 	wg.Go(func() { expose(ctx, c.Metrics, observer.Handler()) })
 	err = plugin.Run(ctx)
 	cancel()

@@ -82,6 +82,9 @@ func (m *metrics) violation(inc *incident.Incident) {
 	}
 }
 
+// Heartbeat notes that the node's condition was written.
+func (o *Observer) Heartbeat(t time.Time) { o.metrics.heartbeat.Set(float64(t.Unix())) }
+
 // Handler serves /metrics, /healthz (the plugin works, if only to say what is
 // wrong) and /readyz (nothing is wrong).
 func (o *Observer) Handler() http.Handler {

@@ -2,6 +2,8 @@ package observe
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -30,6 +32,7 @@ type Observer struct {
 	metrics *metrics
 	queues  []*queue
 	seen    *seen
+	unsaved bool          // was said; used by Run's loop
 	ended   chan struct{} // closed when no more is queued
 }
 
@@ -51,7 +54,11 @@ func (o *Observer) Run(ctx context.Context) {
 	for _, q := range o.queues {
 		sinks.Go(func() { o.serve(late, q) })
 	}
+	o.seen.load()
+	o.keep() // so that what happens while the plugin is away is known to be new
 	incidents := make(chan *incident.Incident)
+	saves := time.NewTicker(every)
+	defer saves.Stop()
 	if o.cfg.Containerd != "" {
 		sources.Go(func() { o.listen(ctx, incidents) })
 	}
@@ -62,12 +69,23 @@ func (o *Observer) Run(ctx context.Context) {
 			done = true
 		case inc := <-incidents:
 			o.incident(inc)
+		case <-saves.C:
+			o.keep()
 		}
 	}
 	sources.Wait()
+	o.keep()
 	close(o.ended)
 	time.AfterFunc(closing, cancel)
 	sinks.Wait()
+}
+
+// keep saves what was told.
+func (o *Observer) keep() {
+	if err := o.seen.save(); err != nil && !errors.Is(err, fs.ErrNotExist) && !o.unsaved {
+		o.unsaved = true
+		o.cfg.Log.WithError(err).Warn("stockade-nri: after a restart some violations will be told again, or not at all")
+	}
 }
 
 // closing bounds what the sinks may take when the plugin ends.
@@ -120,7 +138,7 @@ func (o *Observer) put(ctx context.Context, s Sink, f Finding) {
 // incident tells of one, unless it was told of before. It is called by Run's
 // loop alone.
 func (o *Observer) incident(inc *incident.Incident) {
-	if !o.seen.add(inc.ID, inc.Time) {
+	if !o.seen.add(inc.ID) {
 		return
 	}
 	o.metrics.violation(inc)

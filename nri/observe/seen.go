@@ -41,7 +41,7 @@ func (s *seen) load() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	s.before = now.UTC().Format(idTime)
+	s.before, s.dirty = now.UTC().Format(idTime), true
 	data, err := os.ReadFile(s.file)
 	if err != nil {
 		return
@@ -66,7 +66,7 @@ func (s *seen) has(id string) bool {
 
 // add reports whether an ID is new. What the bus brings may be older than the
 // plugin; only what was told is not new.
-func (s *seen) add(id string, _ time.Time) bool {
+func (s *seen) add(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.ids[id]; ok {

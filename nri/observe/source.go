@@ -112,7 +112,6 @@ const lookEvery = 5 * time.Second
 
 // look reads from the folder what the bus did not bring, until ctx ends.
 func (o *Observer) look(ctx context.Context, to chan<- *incident.Incident) {
-	o.seen.load()
 	var last time.Time // the folder's change that was seen last, if it was old enough to be the last of its tick
 	for {
 		if info, err := os.Stat(o.cfg.Incidents); err == nil && !info.ModTime().Equal(last) {
@@ -150,7 +149,7 @@ func (o *Observer) lookOnce(ctx context.Context, to chan<- *incident.Incident) b
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, incident.ErrNotFound):
 			continue
 		case err != nil:
-			if o.seen.add(id, time.Now()) {
+			if o.seen.add(id) {
 				o.metrics.lose(stageDamaged)
 				o.cfg.Log.WithError(err).Warn("stockade-nri: a file that is no incident")
 			}
@@ -161,9 +160,6 @@ func (o *Observer) lookOnce(ctx context.Context, to chan<- *incident.Incident) b
 		}
 	}
 	o.seen.forget(there)
-	if err := o.seen.save(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		o.cfg.Log.WithError(err).Warn("stockade-nri: after a restart some violations will be told again")
-	}
 	return true
 }
 
