@@ -2,6 +2,7 @@ package incident
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -66,18 +67,44 @@ func writeUsage(file *os.File, u usage) error {
 	return errors.Join(err, file.Truncate(int64(len(b))))
 }
 
-// trim lists the folder, deletes the oldest incidents down to nine tenths of
-// the limit if it is over, and returns what is left. Files that another
-// process deletes meanwhile are as good as deleted here.
+// trim lists the folder, deletes incidents down to nine tenths of the limit if
+// it is over, and returns what is left. Files that another process deletes
+// meanwhile are as good as deleted here.
 func (f *folder) trim() (usage, error) {
 	f.trims++
+	items, u, err := f.list()
+	if err != nil || !u.over(f.limit) {
+		return u, err
+	}
+	target := Limit{Count: f.limit.Count - f.limit.Count/10, Bytes: f.limit.Bytes - f.limit.Bytes/10}
+	var errs []error
+	q := f.queues(items[:max(0, len(items)-1)]) // the newest always stays
+	for u.over(target) {
+		it, ok := q.next()
+		if !ok {
+			break
+		}
+		if err := os.Remove(filepath.Join(f.path, it.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+			continue
+		}
+		u.count--
+		u.bytes -= it.size
+	}
+	return u, errors.Join(errs...)
+}
+
+// item is one incident's file.
+type item struct {
+	name string
+	size int64
+}
+
+// list is the folder's incidents, oldest first. Forgotten temporary files go.
+func (f *folder) list() ([]item, usage, error) {
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
-		return usage{}, err
-	}
-	type item struct {
-		name string
-		size int64
+		return nil, usage{}, err
 	}
 	var items []item
 	var u usage
@@ -96,21 +123,53 @@ func (f *folder) trim() (usage, error) {
 		u.count++
 		u.bytes += info.Size()
 	}
-	if !u.over(f.limit) {
-		return u, nil
+	return items, u, nil
+}
+
+// queues are incidents by container, oldest first. The one who has most goes
+// first: a container that is not killed at its first violation could otherwise
+// make so many that those of the others are deleted.
+type queues map[string][]item
+
+func (f *folder) queues(items []item) queues {
+	q := queues{}
+	for _, it := range items {
+		of := f.containerOf(it.name)
+		q[of] = append(q[of], it)
 	}
-	target := Limit{Count: f.limit.Count - f.limit.Count/10, Bytes: f.limit.Bytes - f.limit.Bytes/10}
-	var errs []error
-	for _, it := range items[:max(0, len(items)-1)] { // the newest always stays
-		if !u.over(target) {
-			break
+	return q
+}
+
+// next takes the oldest of those who have most.
+func (q queues) next() (item, bool) {
+	most := ""
+	for of, items := range q {
+		if best := q[most]; len(items) > len(best) || len(items) == len(best) && items[0].name < best[0].name {
+			most = of
 		}
-		if err := os.Remove(filepath.Join(f.path, it.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-			continue
-		}
-		u.count--
-		u.bytes -= it.size
 	}
-	return u, errors.Join(errs...)
+	items := q[most]
+	if len(items) == 0 {
+		return item{}, false
+	}
+	if q[most] = items[1:]; len(items) == 1 {
+		delete(q, most)
+	}
+	return items[0], true
+}
+
+// containerOf reads whose incident a file holds. What cannot be read is nobody's.
+func (f *folder) containerOf(name string) string {
+	data, err := os.ReadFile(filepath.Join(f.path, name))
+	if err != nil {
+		return ""
+	}
+	var inc struct {
+		Namespace string `json:"namespace"`
+		Container string `json:"container"`
+	}
+	if json.Unmarshal(data, &inc) != nil {
+		return ""
+	}
+	return inc.Namespace + "/" + inc.Container
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -48,6 +49,41 @@ func TestOldestGoFirst(t *testing.T) {
 	}
 	if len(left) != 90 || left[0] != ids[16] || left[len(left)-1] != newest {
 		t.Errorf("%d left, from %s to %s; want 90, from %s to %s", len(left), left[0], left[len(left)-1], ids[16], newest)
+	}
+}
+
+// TestAFloodDeletesNobodyElsesEvidence: a container that is not killed at its first violation makes as many incidents as
+// it likes.
+func TestAFloodDeletesNobodyElsesEvidence(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, dir, Limit{Count: 100})
+	n := 0
+	put := func(container string) string {
+		inc := sample()
+		n++
+		inc.Container, inc.Time = container, inc.Time.Add(time.Duration(n)*time.Second)
+		inc.ID = NewID(inc.Time)
+		for ok := false; !ok; time.Sleep(time.Millisecond) {
+			_, ok = w.Put(inc)
+		}
+		return inc.ID
+	}
+	victims := []string{put("victim"), put("victim"), put("another")}
+	for range 500 {
+		put("flood")
+	}
+	flush(t, w)
+	left, err := names(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) > 100 {
+		t.Errorf("%d left, want at most 100", len(left))
+	}
+	for _, id := range victims {
+		if !slices.Contains(left, id) {
+			t.Errorf("%s is gone", id)
+		}
 	}
 }
 
