@@ -236,17 +236,21 @@ func (c *shimCollector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, err := ask(context.Background(), c.state)
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
 	if err != nil {
-		gauge(askFailed, 1)
+		ch <- prometheus.MustNewConstMetric(askFailed, prometheus.GaugeValue, 1)
 		return
 	}
-	gauge(askFailed, 0)
+	ch <- prometheus.MustNewConstMetric(askFailed, prometheus.GaugeValue, 0)
+	c.now(ch, a)
+	c.totals.add(a)
+	c.totals.collect(ch)
+}
+
+// now exposes what there is at this moment.
+func (c *shimCollector) now(ch chan<- prometheus.Metric, a asked) {
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
 	broken := 0
 	by := map[key]int{}
 	for _, s := range a.answers {
@@ -258,13 +262,17 @@ func (c *shimCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for k, n := range by {
-		gauge(containers, float64(n), k.a, k.b)
+		gauge(containers, n, k.a, k.b)
 	}
-	gauge(shims, float64(a.shims))
-	gauge(shimsSilent, float64(a.silent))
-	gauge(shimsBroken, float64(broken))
-	t := c.totals
-	t.add(a)
+	gauge(shims, a.shims)
+	gauge(shimsSilent, a.silent)
+	gauge(shimsBroken, broken)
+}
+
+func (t *totals) collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
 	for k, n := range t.decisions {
 		counter(decisions, n, k.a, k.b)
 	}
