@@ -175,6 +175,20 @@ func TestStoreCorrupt(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "zz-bad.yaml") {
 		t.Errorf("refused with %v", err)
 	}
+	if out, err := running.exec(t, "/bin/other"); err == nil || strings.Contains(out, otherRan) {
+		t.Errorf("what runs is no longer protected: %q %v", out, err)
+	}
+	if err := os.Remove(bad); err != nil {
+		t.Fatal(err)
+	}
+	well := func() {
+		t.Helper()
+		if err := plugin.WaitHealth(t.Context(), func(h health.Health) bool { return len(h.Problems) == 0 }); err != nil {
+			t.Error(err)
+		}
+	}
+	well()
+	// Whether the plugin has noticed by then or not: the shim looks for itself.
 	open := func(mode os.FileMode) {
 		t.Helper()
 		if err := os.Chmod(shared.node.ProfilesDir(), mode); err != nil {
@@ -185,15 +199,7 @@ func TestStoreCorrupt(t *testing.T) {
 	t.Cleanup(func() { open(0o700) })
 	p.refused(t, "can be written by others than root", "init2", deviates...)
 	open(0o700)
-	if out, err := running.exec(t, "/bin/other"); err == nil || strings.Contains(out, otherRan) {
-		t.Errorf("what runs is no longer protected: %q %v", out, err)
-	}
-	if err := os.Remove(bad); err != nil {
-		t.Fatal(err)
-	}
-	if err := plugin.WaitHealth(t.Context(), func(h health.Health) bool { return len(h.Problems) == 0 }); err != nil {
-		t.Error(err)
-	}
+	well()
 	protected(t, shared.pod(t, podSpec{}), "main", "main")
 }
 
