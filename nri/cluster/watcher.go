@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -248,6 +249,9 @@ func (w *Watcher) write(name string, u *unstructured.Unstructured) error {
 	last := change(u)
 	p, bad := parse(u)
 	if bad != nil {
+		if err := w.forgetPredecessor(name, u); err != nil {
+			return err
+		}
 		changed, good, err := w.folder.Reject(name, bad, time.Now())
 		if changed {
 			what := "it is left out: there was no good version before"
@@ -281,10 +285,25 @@ func (w *Watcher) write(name string, u *unstructured.Unstructured) error {
 	return nil
 }
 
+// forgetPredecessor takes away the good version of a resource of the same name that was deleted: it must not stand in
+// for the one that was made since, whose author may have deleted the other for what it allows.
+func (w *Watcher) forgetPredecessor(name string, u *unstructured.Unstructured) error {
+	if before := w.folder.About(name); before == "" || strings.HasPrefix(before, whose(u)) {
+		return nil
+	}
+	_, err := w.folder.Remove(name)
+	return err
+}
+
+// whose begins what a file says of where it comes from.
+func whose(u *unstructured.Unstructured) string {
+	return "Profile resource " + u.GetName() + ", uid " + string(u.GetUID()) + ", "
+}
+
 // about is what the file says of where it comes from.
 func about(u *unstructured.Unstructured, last *v1alpha1.Change) []string {
 	return []string{
-		"Profile resource " + u.GetName() + ", uid " + string(u.GetUID()) + ", " + fmt.Sprintf("generation %d, ", u.GetGeneration()) + changedBy(last) + ".",
+		whose(u) + fmt.Sprintf("generation %d, ", u.GetGeneration()) + changedBy(last) + ".",
 		"Written by stockade-nri: what is changed here is overwritten.",
 	}
 }

@@ -46,6 +46,17 @@ func (c *ClusterFolder) Get(name string) *profiles.Profile {
 	return parsed[0]
 }
 
+// About returns the first line of comment of a resource's last good version, ""
+// if there is none.
+func (c *ClusterFolder) About(name string) string {
+	if fileName(name) != nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(string(readFile(c.root, c.root.Name(), name+extension).data), "\n")
+	about, _ := strings.CutPrefix(first, "# ")
+	return about
+}
+
 // Put makes p the resource's good version. about are lines of comment. It says
 // whether anything changed.
 func (c *ClusterFolder) Put(p *profiles.Profile, about ...string) (changed bool, err error) {
