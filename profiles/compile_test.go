@@ -177,6 +177,7 @@ func TestNotes(t *testing.T) {
 	}{
 		{"  {}\n", full, "no session is declared"},
 		{"  mode: monitor\n", full, "nothing is refused"},
+		{"  allowUnenforced: [host]\n", full, "end or change Stockade"},
 		{"  {}\n", with(func(t *Target) { t.FanotifyStack = No }), "interpreters need exec rules"},
 		{"  {}\n", with(func(t *Target) { t.AppArmor = Yes }), "AppArmor"},
 		{"  allow: {capabilities: [SYS_PTRACE]}\n", full, "SYS_PTRACE"},

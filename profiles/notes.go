@@ -32,6 +32,9 @@ func (c *compiler) notes() {
 	if p.Sessions.empty() && c.enforce() {
 		note("no session is declared: kubectl exec and exec probes are refused")
 	}
+	if plan.Accepts(UnenforcedHost) && c.enforce() {
+		note("allowUnenforced names host: a container that shares the host's processes or Stockade's folders is let run, and its root can end or change Stockade")
+	}
 	for _, name := range sortedKeys(plan.capabilities) {
 		if why := strong[name]; why != "" {
 			note("capability %s is declared: %s", name, why)
