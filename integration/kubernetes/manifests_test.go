@@ -23,7 +23,7 @@ func TestManifests(t *testing.T) {
 	all := filepath.Join(root, "contrib/kubernetes")
 	kubectl(t, "delete", "runtimeclass", "stockade")
 	t.Cleanup(func() {
-		kubectlAfter(t, "delete", "-k", all, "--wait=false")
+		deleteManifests(t, all)
 		kubectlAfter(t, "delete", "--ignore-not-found", "runtimeclass", "stockade")
 		kubectlAfter(t, "apply", "-f", filepath.Join(all, "runtimeclass.yaml"))
 	})
@@ -58,5 +58,22 @@ func kubectlAfter(t *testing.T, args ...string) {
 	t.Helper()
 	if out, err := shared.Kubectl(context.WithoutCancel(t.Context()), "", args...); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// deleteManifests deletes what is in the folder, and does for the namespace what a cluster's controller manager would:
+// without one it would be "being deleted" for ever, and nothing could be made in it again.
+func deleteManifests(t *testing.T, folder string) {
+	t.Helper()
+	kubectlAfter(t, "delete", "-k", folder, "--wait=false")
+	ctx := context.WithoutCancel(t.Context())
+	ns, err := shared.Client.CoreV1().Namespaces().Get(ctx, "stockade-system", metav1.GetOptions{})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	ns.Spec.Finalizers = nil
+	if _, err := shared.Client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{}); err != nil {
+		t.Error(err)
 	}
 }

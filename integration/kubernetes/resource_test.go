@@ -67,7 +67,7 @@ func applyManifests(t *testing.T) {
 	}
 	all := filepath.Join(root, "contrib/kubernetes")
 	t.Cleanup(func() {
-		kubectlAfter(t, "delete", "-k", all, "--wait=false")
+		deleteManifests(t, all)
 		kubectlAfter(t, "apply", "-f", filepath.Join(all, "runtimeclass.yaml"))
 	})
 	kubectl(t, "delete", "runtimeclass", "stockade")

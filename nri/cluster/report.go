@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -120,28 +121,50 @@ func (r *reporter) one(ctx context.Context, u *unstructured.Unstructured, st *st
 			return err
 		}
 	}
-	mine := own(r.cfg.Node, u, st, storeErr, r.cfg.Check)
-	if !says(mine, now.Nodes) {
-		if !full(mine, now.Nodes) {
-			return nil
-		}
-		i := outdated(u.GetGeneration(), now.Nodes)
-		if i < 0 {
-			return nil
-		}
-		if err := r.drop(ctx, u.GetName(), i, now.Nodes[i]); err != nil {
-			return err
-		}
-	}
-	err = r.apply(ctx, u.GetName(), nodeManager(r.cfg.Node), v1alpha1.ProfileStatus{Nodes: []v1alpha1.NodeStatus{mine}})
-	if apierrors.IsInvalid(err) {
-		return nil // more nodes than a status lists
-	}
-	return err
+	return r.own(ctx, u, own(r.cfg.Node, u, st, storeErr, r.cfg.Check), now.Nodes)
 }
 
-// full: there is no room for a node that is not there yet.
-func full(mine v1alpha1.NodeStatus, there []v1alpha1.NodeStatus) bool {
+// errNoRoom: other nodes were faster each time. It is tried again later.
+var errNoRoom = errors.New("no room for this node's entry in the status")
+
+// own writes this node's entry, where it has something to say and there is room or can be made. there may be old: what
+// the API server then refuses is looked at again.
+func (r *reporter) own(ctx context.Context, u *unstructured.Unstructured, mine v1alpha1.NodeStatus, there []v1alpha1.NodeStatus) error {
+	for range 5 {
+		if !says(mine, there) {
+			if !absent(mine, there) {
+				return nil
+			}
+			i := room(mine, there)
+			if i < 0 {
+				return nil
+			}
+			if err := r.drop(ctx, u.GetName(), i, there[i]); err != nil {
+				return err
+			}
+		}
+		err := r.apply(ctx, u.GetName(), nodeManager(r.cfg.Node), v1alpha1.ProfileStatus{Nodes: []v1alpha1.NodeStatus{mine}})
+		if !apierrors.IsInvalid(err) {
+			return err
+		}
+		fresh, err := r.client.Resource(resource).Get(ctx, u.GetName(), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		now, err := current(fresh)
+		if err != nil {
+			return err
+		}
+		there = now.Nodes
+	}
+	return errNoRoom
+}
+
+// absent: the node has no entry.
+func absent(mine v1alpha1.NodeStatus, there []v1alpha1.NodeStatus) bool {
 	for _, n := range there {
 		if n.Name == mine.Name {
 			return false

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"math/rand/v2"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -103,13 +104,23 @@ func says(mine v1alpha1.NodeStatus, there []v1alpha1.NodeStatus) bool {
 	return len(there) < HealthyNodes
 }
 
-// outdated finds an entry that can make room: of a node that has not looked at
-// this generation, and so is gone, or says nothing that is still true.
-func outdated(generation int64, there []v1alpha1.NodeStatus) int {
+// room finds an entry that may go for mine: of a node that has not looked at
+// this generation, and so is gone, or says nothing that is still true; for an
+// error also one of those that say that all is well, where there are more of
+// them than need be, since many nodes that start at once overtake each other.
+// -1 if there is none.
+func room(mine v1alpha1.NodeStatus, there []v1alpha1.NodeStatus) int {
+	var well []int
 	for i, n := range there {
-		if n.Generation < generation {
+		if n.Generation < mine.Generation {
 			return i
 		}
+		if n.Error == "" {
+			well = append(well, i)
+		}
 	}
-	return -1
+	if mine.Error == "" || len(well) <= HealthyNodes {
+		return -1
+	}
+	return well[rand.IntN(len(well))] // not the one that the others take
 }
