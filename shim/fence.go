@@ -2,22 +2,17 @@ package shim
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/core/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/bundle"
@@ -51,6 +46,7 @@ type fence struct {
 	pid       int
 	live      live
 	told      sync.Map // processes of which it was told that they ended with SIGSYS, by their id (an exec's, or the container's)
+	sessions  sync.Map // of session, by the exec's id
 }
 
 // mountRoot mounts the container's root, as the runc shim would: the plan is held against its files before the
@@ -228,36 +224,4 @@ func (f *fence) release() {
 	if f.recorded {
 		_ = state.Remove(f.engine.cfg.State, f.task.namespace, f.task.id)
 	}
-}
-
-// session judges an exec request and narrows its process to the plan. It looks at the program the request names; what
-// is then really executed is judged when it happens.
-func (f *fence) session(r *taskapi.ExecProcessRequest) error {
-	var p specs.Process
-	if err := json.Unmarshal(r.Spec.GetValue(), &p); err != nil {
-		return fmt.Errorf("parse the process of exec %s: %w", r.ExecID, err)
-	}
-	if v := f.container.JudgeSession(p.Args, p.Env, p.Cwd); v != nil {
-		f.engine.report.put(f, *v)
-		return fmt.Errorf("%w: exec session %s: %s (profile %s; to allow it: %s)",
-			errRefused, quote(p.Args), v.Verdict.Reason, v.Plan.Name, v.Suggest)
-	}
-	bundle.ApplyProcess(&p, f.now()) // never more than the container itself was given
-	if f.armor != nil {
-		p.ApparmorProfile = f.engine.armor.sessionOf(f.armor)
-	}
-	data, err := json.Marshal(&p)
-	if err != nil {
-		return err
-	}
-	r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: data}
-	return nil
-}
-
-func quote(args []string) string {
-	words := slices.Clone(args)
-	for i, w := range words {
-		words[i] = fmt.Sprintf("%q", w)
-	}
-	return "[" + strings.Join(words, " ") + "]"
 }

@@ -239,7 +239,11 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		}
 		return resp, err
 	}
-	f.container.ExecBegin()
+	f.container.ExecBegin() // from here on a change of the profile does not make it a deviation
+	if err := f.begin(r.ExecID); err != nil {
+		f.container.ExecEnd(0)
+		return nil, refused(err)
+	}
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
 	pid := 0
 	if err == nil {
@@ -256,17 +260,28 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*pty
 	if f == nil {
 		return s.TTRPCTaskService.Exec(ctx, r)
 	}
-	if err := f.session(r); err != nil {
+	prepared, err := f.session(r)
+	if err != nil {
 		return nil, refused(err)
 	}
-	return s.TTRPCTaskService.Exec(ctx, r)
+	resp, err := s.TTRPCTaskService.Exec(ctx, r)
+	if err == nil {
+		f.sessions.Store(r.ExecID, prepared)
+	}
+	return resp, err
 }
 
 // Delete removes the container, and then its fence.
 func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
 	resp, err := s.TTRPCTaskService.Delete(ctx, r)
-	if err != nil || r.ExecID != "" {
-		return resp, err
+	if err != nil {
+		return nil, err
+	}
+	if r.ExecID != "" {
+		if f := s.fence(r.ID); f != nil {
+			f.sessions.Delete(r.ExecID)
+		}
+		return resp, nil
 	}
 	s.mu.Lock()
 	f := s.tasks[r.ID]

@@ -108,6 +108,15 @@ type Exec struct {
 
 // Exec starts a further process in the container. An error is that of containerd: the runtime refused it.
 func (t *Task) Exec(ctx context.Context, o ExecOpts) (*Exec, error) {
+	e, err := t.Prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return e, e.Start(ctx)
+}
+
+// Prepare makes a further process of the container, to be started.
+func (t *Task) Prepare(ctx context.Context, o ExecOpts) (*Exec, error) {
 	ctx = t.node.Context(ctx)
 	spec, err := t.Container.Spec(ctx)
 	if err != nil {
@@ -125,14 +134,17 @@ func (t *Task) Exec(ctx context.Context, o ExecOpts) (*Exec, error) {
 	if e.process, err = t.Task.Exec(ctx, id, &proc, t.node.creator(o.Stdin, e.output, o.TTY)); err != nil {
 		return nil, fmt.Errorf("exec: %w", err)
 	}
-	if err := e.await(ctx); err != nil {
-		return nil, err
-	}
+	return e, e.await(ctx)
+}
+
+// Start starts a process that was prepared. With an error there is none.
+func (e *Exec) Start(ctx context.Context) error {
+	ctx = e.task.node.Context(ctx)
 	if err := e.process.Start(ctx); err != nil {
 		e.process.Delete(ctx)
-		return nil, fmt.Errorf("exec: %w", err)
+		return fmt.Errorf("exec: %w", err)
 	}
-	return e, nil
+	return nil
 }
 
 // Kill sends sig to the process.

@@ -52,8 +52,8 @@ type Container struct {
 	mounting atomic.Bool // mounts and mount namespaces may be, or could be, made after the start
 	refusal  refusal     // the last one; the audit reader's own
 
-	dead  atomic.Bool  // killed: whatever still arrives is denied and not told again
-	execs atomic.Int32 // exec sessions that the runtime is setting up right now
+	dead  atomic.Bool // killed: whatever still arrives is denied and not told again
+	execs setups      // exec sessions that the runtime is setting up right now
 
 	counts counters
 
@@ -170,20 +170,20 @@ func (c *Container) Session(pid int) error {
 	if c.table.known(identity{exe.Dev, exe.Ino}) {
 		return nil // not the runtime's code: a process of the container's own that was given the number since
 	}
-	c.table.set(pid, program{start: start, runtime: true, session: true})
+	c.table.set(pid, program{start: start, runtime: true, session: true, begun: c.execs.plan(c.Plan())})
 	return nil
 }
 
 // ExecBegin and ExecEnd stand around the runtime's setting up of an exec session: meanwhile the runtime's own
 // processes are in the container's cgroup, and events of processes that nobody knows wait for Session to name them.
-func (c *Container) ExecBegin() { c.execs.Add(1) }
+func (c *Container) ExecBegin() { c.execs.begin(c.Plan()) }
 
 // ExecEnd ends what ExecBegin began. pid is the session's process, 0 if there is none.
 func (c *Container) ExecEnd(pid int) {
 	if pid > 0 {
 		_ = c.Session(pid) // it may have ended already
 	}
-	c.execs.Add(-1)
+	c.execs.end()
 }
 
 // own returns when a thread's process started, its image, and its record if it has one.

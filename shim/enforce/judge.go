@@ -64,7 +64,7 @@ func (j *judgement) judge() error {
 // unknown looks at a process without a record of its own: a forked child, or the runtime's own code on its way into
 // an exec session. done: it may go on.
 func (j *judgement) unknown() (done bool, err error) {
-	starting := j.c.execs.Load() > 0
+	starting := j.c.execs.any()
 	if starting && !j.ev.Exec() && j.c.isRuntime(j.th) {
 		j.verdict = profiles.Verdict{Action: profiles.Allow}
 		return true, nil
@@ -211,7 +211,7 @@ func (j *judgement) program(file identity) error {
 	}
 	if a := j.verdict.Action; a == profiles.Allow || a == profiles.Report {
 		j.c.table.admit(j.ev.TID, j.th.TGID, j.image, j.self, program{
-			start: j.start, file: file, path: j.access.Path, session: j.self.session,
+			start: j.start, file: file, path: j.access.Path, session: j.self.session, begun: j.self.begun,
 		})
 	}
 	return nil
@@ -241,7 +241,7 @@ func (j *judgement) decide() error {
 		j.verdict = j.plan.Refuse(j.why)
 		return nil
 	}
-	j.verdict = j.plan.Decide(a)
+	j.verdict = j.self.spared(j.plan, a, j.plan.Decide(a))
 	j.quiet = true // an exec too: the kernel opens what it executes, and asks about that open as well
 	return nil
 }

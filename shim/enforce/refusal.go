@@ -35,7 +35,7 @@ func (c *Container) Refused(r *audit.Event) {
 	v := Violation{Access: a, Time: time.Now(), PID: r.PID, TID: r.PID, Comm: r.Comm, Call: callOf(r.AppArmor)}
 	_, child, _ := strings.Cut(r.AppArmor.Profile, "//")
 	v.Access.Subject.Session = strings.HasPrefix(child, "session")
-	c.witnessGone(&v)
+	self := c.witnessGone(&v)
 	a = v.Access
 	v.Plan = c.Plan()
 	v.Verdict, v.Suggest = v.Plan.Decide(&a), v.Plan.Suggest(&a)
@@ -49,6 +49,7 @@ func (c *Container) Refused(r *audit.Event) {
 		}
 		v.Verdict, v.Suggest = v.Plan.Refuse(profiles.ReasonAppArmor), ""
 	}
+	v.Verdict = self.spared(v.Plan, &v.Access, v.Verdict)
 	c.carryOutRefusal(&v, r)
 	c.report(v)
 }
@@ -136,21 +137,23 @@ func (c *Container) again(r *audit.Event, a profiles.Access) bool {
 	return last.access == a && last.operation != op || op == "rename_dest" && last.operation == "rename_src"
 }
 
-// witnessGone gathers what is left of a process that was not made to wait.
-func (c *Container) witnessGone(v *Violation) {
+// witnessGone gathers what is left of a process that was not made to wait, and returns what it ran.
+func (c *Container) witnessGone(v *Violation) (self program) {
 	th, err := c.proc.Thread(v.TID)
 	if err != nil {
-		return
+		return c.table.last(v.TID)
 	}
 	// A number used again is another process's.
 	if at, err := c.proc.CgroupPath(v.TID); err != nil || !c.cg.Contains(at) {
-		return
+		return c.table.last(v.TID)
 	}
 	call := v.Call
 	v.witness(c.proc, th)
 	v.Call = call
-	if a, self, err := c.callAccess(Call{TID: v.TID}, th); err == nil {
+	a, self, err := c.callAccess(Call{TID: v.TID}, th)
+	if err == nil {
 		a.Subject.Session = self.session || v.Access.Subject.Session
 		v.Access.Subject = a.Subject
 	}
+	return self
 }

@@ -62,7 +62,7 @@ func (c *Container) judgeCall(plan *profiles.Plan, call Call) (allow bool, err e
 		v := Violation{Plan: plan, Access: attempt.Access, Call: call.Name, Args: call.Args, Arch: call.Arch}
 		if attempt.why != 0 {
 			v.Verdict = plan.Refuse(attempt.why)
-		} else if v.Verdict = plan.Decide(&v.Access); v.Verdict.Action != profiles.Allow {
+		} else if v.Verdict = self.spared(plan, &v.Access, plan.Decide(&v.Access)); v.Verdict.Action != profiles.Allow {
 			v.Suggest = plan.Suggest(&v.Access)
 		}
 		c.counts.decided(attempt.Kind, v.Verdict.Action)

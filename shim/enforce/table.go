@@ -3,6 +3,7 @@ package enforce
 import (
 	"sync"
 
+	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/procfs"
 )
 
@@ -20,6 +21,8 @@ type program struct {
 	session bool     // it descends from an exec session
 	runtime bool     // still the container runtime's own code, before the first exec
 	forked  bool     // the record is an ancestor's
+
+	begun *profiles.Plan // of a session: by which it was let in
 
 	// Until it is known whether the exec took place, the process may go on with what it ran before.
 	tried     bool
@@ -67,6 +70,13 @@ func (t *table) get(pid int, start uint64) (program, bool) {
 	defer t.mu.Unlock()
 	p, ok := t.programs[pid]
 	return p, ok && p.start == start
+}
+
+// last is the record of the process that last had this number, for one that has ended.
+func (t *table) last(pid int) program {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.programs[pid]
 }
 
 func (t *table) set(pid int, p program) {

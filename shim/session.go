@@ -1,0 +1,73 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/bundle"
+)
+
+// session is an exec session that was prepared.
+type session struct {
+	process *specs.Process
+	plan    *profiles.Plan // by which it was let in
+}
+
+// session judges an exec request and narrows its process to the plan. It looks at the program the request names; what
+// is then really executed is judged when it happens.
+func (f *fence) session(r *taskapi.ExecProcessRequest) (s session, err error) {
+	var p specs.Process
+	if err := json.Unmarshal(r.Spec.GetValue(), &p); err != nil {
+		return s, fmt.Errorf("parse the process of exec %s: %w", r.ExecID, err)
+	}
+	s = session{process: &p, plan: f.now()}
+	if err := f.admit(&p); err != nil {
+		return s, err
+	}
+	bundle.ApplyProcess(&p, s.plan) // never more than the container itself was given
+	if f.armor != nil {
+		p.ApparmorProfile = f.engine.armor.sessionOf(f.armor)
+	}
+	data, err := json.Marshal(&p)
+	if err != nil {
+		return s, err
+	}
+	r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: data}
+	return s, nil
+}
+
+// admit refuses a session whose program is not declared.
+func (f *fence) admit(p *specs.Process) error {
+	v := f.container.JudgeSession(p.Args, p.Env, p.Cwd)
+	if v == nil {
+		return nil
+	}
+	f.engine.report.put(f, *v)
+	return fmt.Errorf("%w: exec session %s: %s (profile %s; to allow it: %s)",
+		errRefused, quote(p.Args), v.Verdict.Reason, v.Plan.Name, v.Suggest)
+}
+
+// begin judges a session again if the profile has changed since it was prepared. Its program would be stopped anyway;
+// here it is refused as every other session is, and nothing of it comes to exist.
+func (f *fence) begin(id string) error {
+	s, ok := f.sessions.Load(id)
+	if !ok || s.(session).plan == f.now() {
+		return nil
+	}
+	return f.admit(s.(session).process)
+}
+
+func quote(args []string) string {
+	words := slices.Clone(args)
+	for i, w := range words {
+		words[i] = fmt.Sprintf("%q", w)
+	}
+	return "[" + strings.Join(words, " ") + "]"
+}
