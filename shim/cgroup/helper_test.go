@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 var roles = map[string]func() int{
 	"open-parent": roleOpenParent,
 	"notified":    roleNotified,
+	"bomb":        roleBomb,
 }
 
 var mounts = map[int]string{1: "/sys/fs/cgroup/freezer", 2: "/sys/fs/cgroup/unified"}
