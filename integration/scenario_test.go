@@ -2,14 +2,9 @@ package integration_test
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +12,7 @@ import (
 	"github.com/stockade-dev/stockade/integration/image"
 	"github.com/stockade-dev/stockade/integration/node"
 	"github.com/stockade-dev/stockade/integration/scenario"
+	"github.com/stockade-dev/stockade/integration/suite"
 	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/shim/features"
 )
@@ -25,30 +21,12 @@ import (
 var shared *node.Node
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := 0, error(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err = setUp(ctx); err == nil {
-			code = m.Run()
+	suite.Main(m, "integration", setUp, func(ctx context.Context) error {
+		if shared == nil {
+			return nil
 		}
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	cancel()
-	if shared != nil {
-		err = errors.Join(err, shared.Stop(context.Background()))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "integration:", err)
-		code = 1
-	}
-	os.Exit(code)
+		return shared.Stop(ctx)
+	})
 }
 
 // setUp starts the node, imports the images and writes the profiles of all scenarios.

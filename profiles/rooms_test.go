@@ -58,7 +58,7 @@ var rooms = []room{
 		why: "the shim is the authority; it must hold where there is no plugin",
 	},
 	{
-		folders: []string{"nri/..."}, forbidden: []string{module + "/shim/...", module + "/cmd/..."}, but: []string{module + "/shim/control/api", module + "/shim/incident"},
+		folders: []string{"nri/..."}, forbidden: []string{module + "/shim/...", module + "/cmd/..."}, but: []string{module + "/shim/control/api", module + "/shim/incident", module + "/shim/record"},
 		why: "the plugin chooses and delivers, it enforces nothing: what it shares with the shim is in profiles; what it may ask a running shim is in shim/control/api, words and a client and no engine; what it tells of is in shim/incident, the record of what was done",
 	},
 	{

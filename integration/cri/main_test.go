@@ -3,17 +3,14 @@ package cri
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/stockade-dev/stockade/integration/checkout"
 	"github.com/stockade-dev/stockade/integration/image"
 	"github.com/stockade-dev/stockade/integration/node"
+	"github.com/stockade-dev/stockade/integration/suite"
 )
 
 var (
@@ -22,30 +19,15 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := 0, error(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if shared, err = setUp(ctx, "cri", node.Config{}); err == nil {
-			code = m.Run()
+	suite.Main(m, "cri", func(ctx context.Context) (err error) {
+		shared, err = setUp(ctx, "cri", node.Config{})
+		return err
+	}, func(ctx context.Context) error {
+		if shared == nil {
+			return nil
 		}
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	cancel()
-	if shared != nil {
-		err = errors.Join(err, shared.node.Stop(context.Background()))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cri:", err)
-		code = 1
-	}
-	os.Exit(code)
+		return shared.node.Stop(ctx)
+	})
 }
 
 // setUp starts a node with the images and profiles of all tests.

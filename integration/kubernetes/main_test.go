@@ -5,13 +5,9 @@ package kubernetes_test
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,36 +15,19 @@ import (
 	"github.com/stockade-dev/stockade/integration/image"
 	"github.com/stockade-dev/stockade/integration/kubernetes/cluster"
 	"github.com/stockade-dev/stockade/integration/node"
+	"github.com/stockade-dev/stockade/integration/suite"
 )
 
 // shared is the cluster that all tests use.
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := 0, error(nil)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err = setUp(ctx); err == nil {
-			code = m.Run()
+	suite.Main(m, "kubernetes", setUp, func(ctx context.Context) error {
+		if shared == nil {
+			return nil
 		}
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	cancel()
-	if shared != nil {
-		err = errors.Join(err, shared.Stop(context.Background()))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "kubernetes:", err)
-		code = 1
-	}
-	os.Exit(code)
+		return shared.Stop(ctx)
+	})
 }
 
 // setUp starts the cluster with our RuntimeClass, imports the images and writes the profiles.

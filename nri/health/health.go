@@ -5,13 +5,14 @@
 package health
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/stockade-dev/stockade/shim/record"
 )
 
 // Interval is how often the file is written. A file older than Stale says that
@@ -52,26 +53,11 @@ func path(state string) string { return filepath.Join(state, "nri", "health.json
 
 // Write replaces the file in the node's state folder, which only root may read.
 func Write(state string, h Health) error {
-	data, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
 	file := path(state)
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(filepath.Dir(file), ".tmp-*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return record.Write(file, h)
 }
 
 // Read gives what the plugin said last. errors.Is(err, fs.ErrNotExist) if it has
@@ -79,11 +65,9 @@ func Write(state string, h Health) error {
 func Read(state string) (Health, error) {
 	var h Health
 	file := path(state)
-	data, err := os.ReadFile(file)
-	if err != nil {
+	if err := record.Read(file, &h); errors.Is(err, fs.ErrNotExist) {
 		return h, err
-	}
-	if err := json.Unmarshal(data, &h); err != nil {
+	} else if err != nil {
 		return h, fmt.Errorf("%s: %w", file, err)
 	}
 	return h, nil

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/stockade-dev/stockade/shim/record"
 )
 
 // recent is how long an incident that is in no folder is remembered, and how far
@@ -103,14 +105,7 @@ func (s *seen) save() error {
 			t.IDs = append(t.IDs, id)
 		}
 	}
-	data, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(s.file+".new", data, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(s.file+".new", s.file); err != nil {
+	if err := record.Write(s.file, t); err != nil {
 		return err
 	}
 	s.dirty = false

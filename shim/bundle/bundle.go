@@ -7,7 +7,6 @@ package bundle
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/record"
 )
 
 // Config is the name of the specification inside a bundle.
@@ -38,26 +38,11 @@ func Read(dir string) (*specs.Spec, error) {
 }
 
 // Write replaces the specification of the bundle in dir, atomically and durably.
-func Write(dir string, spec *specs.Spec) (err error) {
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return fmt.Errorf("encode OCI specification: %w", err)
-	}
-	// Not fsynced: after a crash of the machine there is no container that could run from it.
-	f, err := os.CreateTemp(dir, ".config-*.json")
-	if err != nil {
+func Write(dir string, spec *specs.Spec) error {
+	if err := record.Write(filepath.Join(dir, Config), spec); err != nil {
 		return fmt.Errorf("write OCI specification: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, werr := f.Write(data)
-	if err := errors.Join(werr, f.Chmod(0o600), f.Close()); err != nil {
-		return fmt.Errorf("write OCI specification: %w", err)
-	}
-	return os.Rename(f.Name(), filepath.Join(dir, Config))
+	return nil
 }
 
 // Apply changes spec into what plan declares. rootfs is the container's root as mounted on the host, listener the

@@ -1,17 +1,15 @@
 package incident
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/stockade-dev/stockade/shim/record"
 )
 
 // Filter selects incidents. Empty fields select all.
@@ -109,24 +107,7 @@ func Read(dir, id string) (Incident, error) {
 }
 
 func readFile(dir, id string) (inc Incident, err error) {
-	file, err := os.OpenFile(filepath.Join(dir, id+suffix), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return inc, err
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return inc, errors.Join(errors.New("not a regular file"), err)
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	switch {
-	case err != nil:
-		return inc, err
-	case len(data) == 0:
-		return inc, errors.New("empty")
-	case len(data) > maxFile:
-		return inc, fmt.Errorf("larger than %d bytes", maxFile)
-	}
-	if err := json.Unmarshal(data, &inc); err != nil {
+	if err := record.Read(filepath.Join(dir, id+suffix), &inc); err != nil {
 		return Incident{}, err
 	}
 	if inc.ID != id {

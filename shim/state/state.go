@@ -14,18 +14,16 @@ package state
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/stockade-dev/stockade/shim/procfs"
+	"github.com/stockade-dev/stockade/shim/record"
 )
 
 // Task is one protected task.
@@ -83,24 +81,11 @@ func Write(dir string, t Task) error {
 		}
 		t.ShimStart = start
 	}
-	data, err := json.Marshal(t)
-	if err != nil {
-		return fmt.Errorf("state of %s: %w", t.ID, err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("state of %s: %w", t.ID, err)
-	}
-	temp, err := os.CreateTemp(dir, ".tmp-*") // 0600
-	if err != nil {
-		return fmt.Errorf("state of %s: %w", t.ID, err)
-	}
-	_, err = temp.Write(append(data, '\n'))
-	err = errors.Join(err, temp.Close())
+	err := os.MkdirAll(dir, 0o700)
 	if err == nil {
-		err = os.Rename(temp.Name(), path(dir, t.Namespace, t.ID))
+		err = record.Write(path(dir, t.Namespace, t.ID), t)
 	}
 	if err != nil {
-		_ = os.Remove(temp.Name())
 		return fmt.Errorf("state of %s: %w", t.ID, err)
 	}
 	return nil
@@ -147,24 +132,7 @@ func List(dir string) ([]Task, []*Damaged, error) {
 func Get(dir, namespace, id string) (Task, error) { return read(dir, fileName(namespace, id)) }
 
 func read(dir, name string) (t Task, err error) {
-	file, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return t, err
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return t, errors.Join(errors.New("not a regular file"), err)
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	switch {
-	case err != nil:
-		return t, err
-	case len(data) == 0:
-		return t, errors.New("empty")
-	case len(data) > maxFile:
-		return t, fmt.Errorf("larger than %d bytes", maxFile)
-	}
-	if err := json.Unmarshal(data, &t); err != nil {
+	if err := record.Read(filepath.Join(dir, name), &t); err != nil {
 		return Task{}, err
 	}
 	if fileName(t.Namespace, t.ID) != name {

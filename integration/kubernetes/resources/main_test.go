@@ -6,13 +6,9 @@ package resources_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +21,7 @@ import (
 	"github.com/stockade-dev/stockade/integration/checkout"
 	"github.com/stockade-dev/stockade/integration/kubernetes/cluster"
 	"github.com/stockade-dev/stockade/integration/node"
+	"github.com/stockade-dev/stockade/integration/suite"
 	"github.com/stockade-dev/stockade/nri/v1alpha1"
 )
 
@@ -37,22 +34,12 @@ var (
 var resource = v1alpha1.GroupVersion.WithResource(v1alpha1.Resource)
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := setUp(ctx)
-	code := 1
-	if err == nil {
-		code = m.Run()
-	}
-	cancel()
-	if shared != nil {
-		err = errors.Join(err, shared.Stop(context.Background()))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "resources:", err)
-		code = 1
-	}
-	os.Exit(code)
+	suite.Main(m, "resources", setUp, func(ctx context.Context) error {
+		if shared == nil {
+			return nil
+		}
+		return shared.Stop(ctx)
+	})
 }
 
 func setUp(ctx context.Context) (err error) {
