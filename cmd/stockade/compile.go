@@ -21,7 +21,8 @@ OCI runtime specification writes it.
 ` + fileHelp + "\n" + exitHelp("the profile does not hold on the node"),
 		Example: `  stockade profile compile redis.yaml
   stockade profile compile redis.yaml --target full --json`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeProfile,
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, label, err := target(choice)
 			if err != nil {

@@ -62,8 +62,9 @@ process belongs to a kubectl exec or an exec probe; --session --exec without
   stockade profile explain redis.yaml --exec /usr/sbin/gosu --from /usr/local/bin/docker-entrypoint.sh --uid 0
   stockade profile explain redis.yaml --exec /usr/local/bin/redis-cli --session
   stockade profile explain redis --write /data/x --json`,
-		Args: usage(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.explain(cmd, args[0], &q) },
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeProfile,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.explain(cmd, args[0], &q) },
 	}
 	f := cmd.Flags()
 	var exclusive []string

@@ -111,6 +111,8 @@ func TestExitCodesOfTheProcess(t *testing.T) {
 		{"ps argument", 2},
 		{"profile check testdata/redis.yaml testdata/base.yaml", 0},
 		{"profile check testdata/wrong", 1},
+		{"profile list", 0},
+		{"profile list x", 2},
 		{"profile check", 2},
 		{"profile explain testdata/redis.yaml --target full --exec /usr/local/bin/redis-server", 0},
 		{"profile explain testdata/redis.yaml --target full --exec /bin/sh", 1},
@@ -152,7 +154,7 @@ func TestExitCodesOfTheProcess(t *testing.T) {
 // Every command says what it is for, how it is called, and what its exit codes mean.
 func TestHelpIsWhole(t *testing.T) {
 	for _, args := range []string{
-		"", "doctor", "profile check", "profile explain", "profile compile", "profile diff", "ps", "incident ls", "incident show",
+		"", "doctor", "profile list", "profile check", "profile explain", "profile compile", "profile diff", "ps", "incident ls", "incident show",
 	} {
 		r := stockade(t, "/dev/null", append(strings.Fields(args), "--help")...)
 		for _, want := range []string{"Examples:\n  ", "Exit codes:\n  0  ", "--json"} {

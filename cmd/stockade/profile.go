@@ -13,10 +13,10 @@ import (
 func (a *app) profileCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "profile",
-		Short: "Check, explain, compile and compare profiles",
+		Short: "List, check, explain, compile and compare profiles",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(a.checkCmd(), a.explainCmd(), a.compileCmd(), a.diffCmd())
+	cmd.AddCommand(a.listCmd(), a.checkCmd(), a.explainCmd(), a.compileCmd(), a.diffCmd())
 	return cmd
 }
 

@@ -163,19 +163,19 @@ func (s *Store) loadCluster() error {
 		s.add(parsed[0])
 		if m, marked := marks[name]; marked {
 			delete(marks, name)
-			bad := &FileError{resource(name), errors.New(m.Error)}
+			bad := &FileError{Resource(name), errors.New(m.Error)}
 			s.standIns[name] = &StandIn{Bad: bad.File, Copy: f.path, Time: f.time, Err: bad}
 			s.other = append(s.other, bad, s.standIns[name])
 		}
 	}
 	for _, name := range sortedKeys(marks) {
-		s.leftOut = append(s.leftOut, &FileError{resource(name), errors.New(marks[name].Error)})
+		s.leftOut = append(s.leftOut, &FileError{Resource(name), errors.New(marks[name].Error)})
 	}
 	return nil
 }
 
-// resource is how a Profile resource is called in errors.
-func resource(name string) string { return "profiles.stockade.dev/" + name }
+// Resource is how a Profile resource is called in errors.
+func Resource(name string) string { return "profiles.stockade.dev/" + name }
 
 // mark says why something was rejected that never was good, or is not any more.
 type mark struct {

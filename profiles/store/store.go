@@ -105,6 +105,10 @@ func (s *Store) add(p *profiles.Profile) {
 // Names returns the names of the profiles that could be read, sorted.
 func (s *Store) Names() []string { return slices.Sorted(maps.Keys(s.profiles)) }
 
+// Declared returns a profile as it stands in its file, without what it extends;
+// of a name that is given twice, the first; nil if there is none.
+func (s *Store) Declared(name string) *profiles.Profile { return s.profiles[name] }
+
 // Problems returns all that is wrong: bad files, what stands in for them, names
 // given twice, and profiles that cannot be resolved. Nil means that the store is
 // sound.
