@@ -58,6 +58,9 @@ func newEngine(cfg config.Config, pub containerd.Publisher, fences func() []*fen
 	if e.target = features.Probe().Target; e.target.Fanotify != profiles.Yes && cfg.RaiseLimits && raiseGroups() == nil {
 		e.target = features.Probe().Target
 	}
+	if err := features.SaveTarget(cfg.State, e.target); err != nil {
+		logrus.WithError(err).Warn("stockade: others on this node will not know what it can do")
+	}
 	binary, err := cfg.GuardPath()
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -13,8 +14,10 @@ import (
 	"github.com/stockade-dev/stockade/nri"
 	"github.com/stockade-dev/stockade/nri/cluster"
 	"github.com/stockade-dev/stockade/nri/local"
+	"github.com/stockade-dev/stockade/profiles"
 	"github.com/stockade-dev/stockade/profiles/store"
 	"github.com/stockade-dev/stockade/shim/config"
+	"github.com/stockade-dev/stockade/shim/features"
 )
 
 func roots(node config.Config) store.Roots {
@@ -34,9 +37,9 @@ func keep(ctx context.Context, node config.Config) {
 
 // follow brings the cluster's profiles to the node until ctx ends. It is tried
 // again when it cannot begin; the folder is used as it is meanwhile.
-func follow(ctx context.Context, c nri.Config, node config.Config) {
+func follow(ctx context.Context, c nri.Config, node config.Config, changed <-chan struct{}) {
 	for {
-		err := followOnce(ctx, c, node)
+		err := followOnce(ctx, c, node, changed)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -49,16 +52,62 @@ func follow(ctx context.Context, c nri.Config, node config.Config) {
 	}
 }
 
-func followOnce(ctx context.Context, c nri.Config, node config.Config) error {
+func followOnce(ctx context.Context, c nri.Config, node config.Config, changed <-chan struct{}) error {
 	api, err := reach(c.Kubernetes)
 	if err != nil || api == nil {
 		return err
 	}
-	w, err := cluster.New(cluster.Config{REST: api, Roots: roots(node), Node: nodeName(c), Log: logrus.StandardLogger()})
+	h := holds{state: node.State}
+	w, err := cluster.New(cluster.Config{REST: api, Roots: roots(node), Node: nodeName(c), Log: logrus.StandardLogger(), Check: h.check})
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go h.again(ctx, w.Refresh, changed)
 	return w.Run(ctx)
+}
+
+// holds tells whether profiles hold on this node: whether a shim could compile
+// them. What the node can do is known from the last shim that started; before
+// the first, a node that can do everything is assumed, on which what no node can
+// hold is found.
+type holds struct{ state string }
+
+func (h holds) target() profiles.Target {
+	t, err := features.LoadTarget(h.state)
+	if err == nil {
+		return t
+	}
+	return profiles.Target{
+		Kernel: kernel(), Arch: runtime.GOARCH, Fanotify: profiles.Yes, FanotifyStack: profiles.Yes, SeccompNotify: profiles.Yes,
+		MountSeal: profiles.Yes, AppArmor: profiles.No, CgroupBPF: profiles.No, CgroupV2: profiles.Yes,
+	}
+}
+
+func (h holds) check(p *profiles.Profile) error {
+	_, err := profiles.Compile(p, h.target())
+	return err
+}
+
+// again has the statuses looked at again when the node is known better, or its
+// own profiles, which those of the cluster may extend, have changed.
+func (h holds) again(ctx context.Context, look func(), changed <-chan struct{}) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for before := h.target(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			look()
+		case <-tick.C:
+			if now := h.target(); now != before {
+				before = now
+				look()
+			}
+		}
+	}
 }
 
 // reach says how the API server is reached; nil: not at all, and that is meant.

@@ -109,7 +109,14 @@ func serve(ctx context.Context, path string) error {
 	watcher := nri.NewWatcher(roots(node),
 		node.SelectionKey, runtime.GOARCH, kernel())
 	reloads := &reloader{state: node.State}
-	watcher.OnChange = reloads.changed
+	changed := make(chan struct{}, 1)
+	watcher.OnChange = func(ctx context.Context, names []string) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+		reloads.changed(ctx, names)
+	}
 	plugin := nri.New(c, watcher)
 	observer := newOutlets(ctx, c, node, plugin, watcher, reloads)
 	plugin.OnEvent = func(e nri.Event) { say(e); observer.Event(e) }
@@ -118,7 +125,7 @@ func serve(ctx context.Context, path string) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { watcher.Run(ctx) })
 	wg.Go(func() { keep(ctx, node) })
-	wg.Go(func() { follow(ctx, c, node) })
+	wg.Go(func() { follow(ctx, c, node, changed) })
 	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
 	wg.Go(func() { observer.Run(ctx) })
 	wg.Go(func() { observer.report(ctx) })

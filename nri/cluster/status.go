@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -77,8 +79,10 @@ func own(node string, u *unstructured.Unstructured, st *store.Store, storeErr er
 		n.Digest = p.Digest()
 		if in := st.StandIn(u.GetName()); in != nil {
 			err = in
-		} else if check != nil {
-			err = check(p)
+		} else if check != nil && !part(st, p) {
+			if bad := check(p); bad != nil {
+				err = fmt.Errorf("it does not hold on this node, and containers that get it do not start: %w", withoutPlaces(bad))
+			}
 		}
 	}
 	if _, bad := parse(u); bad != nil {
@@ -89,6 +93,19 @@ func own(node string, u *unstructured.Unstructured, st *store.Store, storeErr er
 	}
 	n.Error = short(err)
 	return n
+}
+
+// part: it gives no match and others extend it, so it need not hold by itself.
+func part(st *store.Store, p *profiles.Profile) bool {
+	if p.Match != nil {
+		return false
+	}
+	for _, name := range st.Names() {
+		if slices.Contains(st.Declared(name).Extends, p.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // says tells whether a node writes its entry, given those that are there.
