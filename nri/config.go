@@ -34,8 +34,8 @@ type Config struct {
 	// a kubeconfig (default auto).
 	Kubernetes string
 	// Containerd is containerd's own socket, for its event bus (default
-	// /run/containerd/containerd.sock). Without it violations are told of a few
-	// seconds later, from the incident folder.
+	// /run/containerd/containerd.sock). Without it violations are taken from the
+	// incident folder alone.
 	Containerd string
 	// Metrics is the address of /metrics, /healthz and /readyz, or none (default
 	// 127.0.0.1:9477).

@@ -104,7 +104,7 @@ func (r *reporter) incident(f *fence, v *enforce.Violation) incident.Incident {
 	inc := incident.Incident{
 		ID: incident.NewID(v.Time), Time: v.Time.UTC(), Node: r.node,
 		Namespace: f.task.namespace, Container: f.task.id,
-		Pod:   incident.Pod{Namespace: f.task.request.Facts.Namespace, Name: f.task.pod, UID: f.task.podUID},
+		Pod:   incident.Pod{Namespace: f.task.request.Facts.Namespace, Name: f.task.pod, UID: f.task.podUID, Container: f.task.request.Facts.Container},
 		Image: f.task.request.Facts.Image, Profile: v.Plan.Name, Digest: v.Plan.Digest, Mode: v.Plan.Mode.String(),
 		Session: v.Access.Subject.Session, Action: actions[v.Verdict.Action],
 		Access: incident.Access{Kind: v.Access.Kind.String(), Path: v.Access.Path, Syscall: v.Access.Name, Flags: openFlags(v)},

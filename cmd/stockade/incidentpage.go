@@ -37,6 +37,7 @@ func (a *app) printIncident(inc *incident.Incident) {
 	p.line("namespace", inc.Namespace)
 	p.line("pod", strings.Trim(inc.Pod.Namespace+"/"+inc.Pod.Name, "/"))
 	p.line("pod uid", inc.Pod.UID)
+	p.line("in the pod", inc.Pod.Container)
 	p.line("image", inc.Image)
 	p.line("node", inc.Node)
 

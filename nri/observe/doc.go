@@ -17,7 +17,8 @@
 // escaped and bounded. Labels are the names of profiles, which the admin chose, and words of Stockade's own; more than
 // [MaxProfiles] names become "other".
 //
-// Limits: without containerd's socket (a DaemonSet need not mount it) violations are told of up to five seconds later.
+// Limits: without containerd's socket, or where the bus did not bring it, a violation is told of when its file is there:
+// at once where inotify(7) works, else some seconds later.
 // What a sink had queued when the plugin was killed is not told by that sink. A node condition of a plugin that was
 // killed stays as it was; its heartbeat does not. An incident that the shim could not write and the bus did not deliver is gone; the shim's own count of them
 // (Incident.Lost) is added to the lost ones when its next one comes. Root on the node can publish what it likes. The

@@ -138,18 +138,28 @@ func describe(f Finding) (ref corev1.ObjectReference, reason, note string) {
 	ref = corev1.ObjectReference{APIVersion: "v1", Kind: "Pod"}
 	if inc := f.Incident; inc != nil {
 		ref.Namespace, ref.Name, ref.UID = inc.Pod.Namespace, inc.Pod.Name, types.UID(inc.Pod.UID)
-		return ref, reasons[inc.Action], strings.TrimPrefix(incident.Cause(inc), "stockade: ")
+		note = strings.TrimPrefix(incident.Cause(inc), "stockade: ")
+		if inc.Pod.Container != "" {
+			ref.FieldPath = fieldPath(inc.Pod.Container)
+			note = "container " + shorten(incident.Safe(inc.Pod.Container), 100) + " " + note
+		}
+		return ref, reasons[inc.Action], note
 	}
 	v := f.Event
 	ref.Namespace, ref.Name, ref.UID = v.Namespace, v.Pod, types.UID(v.PodUID)
 	if v.Container != "" {
-		ref.FieldPath = fmt.Sprintf("spec.containers{%s}", shorten(incident.Safe(v.Container), 100))
+		ref.FieldPath = fieldPath(v.Container)
 	}
 	what := fmt.Sprintf("container %s: %s", incident.Safe(v.Container), incident.Safe(v.Text))
 	if v.Action == nri.Refuse {
 		return ref, "StockadeRefused", "refused: " + what
 	}
 	return ref, "StockadeUnprotected", "not protected: " + what
+}
+
+// fieldPath names a container as kubelet does. Of which kind it is we are not told.
+func fieldPath(container string) string {
+	return fmt.Sprintf("spec.containers{%s}", shorten(incident.Safe(container), 100))
 }
 
 var reasons = map[string]string{

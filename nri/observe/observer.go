@@ -34,11 +34,13 @@ type Observer struct {
 	seen    *seen
 	unsaved bool          // was said; used by Run's loop
 	ended   chan struct{} // closed when no more is queued
+
+	lookEvery time.Duration // at the incident folder, if nothing is heard of it
 }
 
 // New makes an Observer. It does nothing until Run.
 func New(c Config) *Observer {
-	o := &Observer{cfg: c, metrics: newMetrics(c), seen: newSeen(c.Incidents), ended: make(chan struct{})}
+	o := &Observer{cfg: c, metrics: newMetrics(c), seen: newSeen(c.Incidents), ended: make(chan struct{}), lookEvery: lookEvery}
 	for _, s := range c.Sinks {
 		o.queues = append(o.queues, newQueue(s))
 	}

@@ -63,6 +63,9 @@ func violation(o object, inc *incident.Incident) {
 	}
 	o["policy"] = object{"name": text(inc.Profile), "uid": text(inc.Digest), "desc": text(inc.Rule), "is_applied": stopped}
 	container := object{"uid": text(inc.Container), "image": object{"name": text(inc.Image)}, "orchestrator": "containerd"}
+	if inc.Pod.Container != "" {
+		container["name"] = text(inc.Pod.Container)
+	}
 	if inc.Pod.Name != "" {
 		container["orchestrator"], container["pod_uuid"] = "Kubernetes", text(inc.Pod.UID)
 		o["resources"] = pod(inc.Pod.Namespace, inc.Pod.Name, inc.Pod.UID)

@@ -27,7 +27,7 @@ func hostile() *incident.Incident {
 	bad := "x\x1b[2J\n\u202e\xff" + strings.Repeat("A", 100<<10)
 	return &incident.Incident{
 		ID: incident.NewID(time.Now()), Time: time.Now(), Action: incident.Killed, Profile: "redis", Mode: "enforce",
-		Pod:        incident.Pod{Namespace: "prod", Name: "web", UID: "u"},
+		Pod:        incident.Pod{Namespace: "prod", Name: "web", UID: "u", Container: bad},
 		Access:     incident.Access{Kind: "exec", Path: "/" + bad, Syscall: bad, Flags: bad},
 		Subject:    incident.Subject{Comm: bad, Exe: bad, Cmdline: []string{bad, bad, bad, bad, bad, bad}},
 		Parents:    []incident.Parent{{Comm: bad, Exe: bad}, {Comm: bad}},
@@ -148,6 +148,7 @@ func (b blocked) Put(context.Context, Finding) error {
 func TestFolder(t *testing.T) {
 	b := blocked{make(chan struct{})}
 	o := newObserver(t, b)
+	o.lookEvery = time.Hour // what comes is heard of
 	dir := o.cfg.Incidents
 	old := *hostile()
 	old.ID = incident.NewID(time.Now().Add(-time.Hour))

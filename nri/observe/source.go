@@ -11,6 +11,7 @@ import (
 
 	events "github.com/containerd/containerd/api/services/events/v1"
 	version "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/fsnotify/fsnotify"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -107,13 +108,27 @@ func decode(data []byte) (*incident.Incident, error) {
 	return &inc, nil
 }
 
-// lookEvery is how often the folder is looked at.
-const lookEvery = 5 * time.Second
+// Folders are looked at when inotify(7) says so, and that often where it does
+// not: it may be full, and a folder that was made again is another one.
+const (
+	lookEvery = 5 * time.Second
+	settle    = 200 * time.Millisecond // what comes together is read together
+)
 
 // look reads from the folder what the bus did not bring, until ctx ends.
 func (o *Observer) look(ctx context.Context, to chan<- *incident.Incident) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		o.cfg.Log.WithError(err).Warn("stockade-nri: the incident folder is looked at every few seconds only")
+		watcher = &fsnotify.Watcher{} // its channels are nil: nothing ever comes
+	} else {
+		defer watcher.Close()
+	}
 	var last time.Time // the folder's change that was seen last, if it was old enough to be the last of its tick
 	for {
+		if watcher.Events != nil {
+			_ = watcher.Add(o.cfg.Incidents) // again: it may have been made, or made anew
+		}
 		if info, err := os.Stat(o.cfg.Incidents); err == nil && !info.ModTime().Equal(last) {
 			last = time.Time{}
 			if time.Since(info.ModTime()) > time.Second {
@@ -123,8 +138,27 @@ func (o *Observer) look(ctx context.Context, to chan<- *incident.Incident) {
 				return
 			}
 		}
-		if !sleep(ctx, lookEvery) {
+		if !o.stirred(ctx, watcher) {
 			return
+		}
+	}
+}
+
+// stirred waits until something happens in the folder, or it is time to look.
+func (o *Observer) stirred(ctx context.Context, watcher *fsnotify.Watcher) bool {
+	late := time.After(o.lookEvery)
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-late:
+			return true
+		case <-watcher.Errors:
+			return sleep(ctx, settle)
+		case e := <-watcher.Events:
+			if strings.HasSuffix(e.Name, ".json") { // not what we and the shims write beside them
+				return sleep(ctx, settle)
+			}
 		}
 	}
 }

@@ -1,13 +1,12 @@
 package features
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/record"
 )
 
 // targetFile is in the node's state folder, which is empty after a boot: so is what is known of the kernel.
@@ -29,44 +28,24 @@ type targetText struct {
 // SaveTarget keeps what a shim has found out about the node in the state folder, for those who have not the rights to
 // find out themselves. Nothing is decided by it: each shim asks the kernel.
 func SaveTarget(state string, t profiles.Target) error {
-	data, err := json.Marshal(targetText{
-		t.Kernel, t.Arch, t.Fanotify.String(), t.FanotifyStack.String(), t.SeccompNotify.String(), t.MountSeal.String(),
-		t.AppArmor.String(), t.CgroupBPF.String(), t.CgroupV2.String(),
-	})
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(state, targetFile)
-	if old, err := os.ReadFile(file); err == nil && string(old) == string(data) {
+	if old, err := LoadTarget(state); err == nil && old == t {
 		return nil
 	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(state, ".tmp-*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return record.Write(filepath.Join(state, targetFile), targetText{
+		t.Kernel, t.Arch, t.Fanotify.String(), t.FanotifyStack.String(), t.SeccompNotify.String(), t.MountSeal.String(),
+		t.AppArmor.String(), t.CgroupBPF.String(), t.CgroupV2.String(),
+	})
 }
 
 // LoadTarget reads what the last shim that started has found. errors.Is(err, fs.ErrNotExist) if none has since the node
 // booted.
 func LoadTarget(state string) (profiles.Target, error) {
 	file := filepath.Join(state, targetFile)
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return profiles.Target{}, err
-	}
 	var t targetText
-	if err := json.Unmarshal(data, &t); err != nil {
+	if err := record.Read(file, &t); err != nil {
 		return profiles.Target{}, fmt.Errorf("%s: %w", file, err)
 	}
 	return profiles.Target{

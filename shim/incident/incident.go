@@ -52,6 +52,7 @@ type Pod struct {
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
 	UID       string `json:"uid,omitempty"`
+	Container string `json:"container,omitempty"` // its name in the pod
 }
 
 // Access is what was tried.

@@ -110,7 +110,7 @@ func shorten(s string, limit int) string {
 func bounded(inc Incident) Incident {
 	for _, s := range []*string{
 		&inc.Node, &inc.Namespace, &inc.Container, &inc.Image, &inc.Profile, &inc.Digest, &inc.Mode, &inc.Action,
-		&inc.Pod.Namespace, &inc.Pod.Name, &inc.Pod.UID, &inc.Rule, &inc.Reason, &inc.Suggestion,
+		&inc.Pod.Namespace, &inc.Pod.Name, &inc.Pod.UID, &inc.Pod.Container, &inc.Rule, &inc.Reason, &inc.Suggestion,
 		&inc.Access.Kind, &inc.Access.Path, &inc.Access.Syscall, &inc.Access.Flags, &inc.Access.ViaMount,
 		&inc.Subject.Comm, &inc.Subject.Exe, &inc.Subject.Cwd,
 	} {

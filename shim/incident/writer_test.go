@@ -19,7 +19,7 @@ import (
 func sample() Incident {
 	return Incident{
 		Time: time.Date(2026, 11, 23, 18, 54, 12, 123456789, time.UTC), Node: "n1", Namespace: "k8s.io", Container: "abc123",
-		Pod: Pod{"prod", "redis-0", "u-1"}, Image: "docker.io/library/redis:7", Profile: "redis", Digest: "sha256:ab", Mode: "enforce",
+		Pod: Pod{"prod", "redis-0", "u-1", "main"}, Image: "docker.io/library/redis:7", Profile: "redis", Digest: "sha256:ab", Mode: "enforce",
 		Action: Killed, Access: Access{Kind: "exec", Path: "/bin/sh", Syscall: "execve", Args: []string{"0x1"}, Flags: "O_RDONLY", ViaMount: "/data"},
 		Subject: Subject{PID: 7, TID: 8, UID: 999, Comm: "redis-server", Exe: "/usr/local/bin/redis-server", Cmdline: []string{"redis-server", "*:6379"}, Cwd: "/data"},
 		Parents: []Parent{{1, "tini", "/sbin/tini"}}, Reason: "not declared", Suggestion: `spec.allow.exec: ["/bin/sh"]`,

@@ -41,7 +41,7 @@ func TestEvents(t *testing.T) {
 	const violations = 12
 	for i := range violations {
 		inc := &incident.Incident{
-			Time: time.Now(), Action: incident.Killed, Profile: "redis", Pod: incident.Pod{Namespace: namespace, Name: pod, UID: "uid-1"},
+			Time: time.Now(), Action: incident.Killed, Profile: "redis", Pod: incident.Pod{Namespace: namespace, Name: pod, UID: "uid-1", Container: "main"},
 			Access:  incident.Access{Kind: "exec", Path: fmt.Sprintf("/bin/\x1b[2J%d%s", i, strings.Repeat("x", 3000))},
 			Subject: incident.Subject{Exe: "/bin/redis"}, Suggestion: `spec.allow.exec: ["/bin/x"]`,
 		}
@@ -64,13 +64,13 @@ func TestEvents(t *testing.T) {
 	}
 	killed, more := 0, false
 	for _, e := range got[pod] {
-		if e.InvolvedObject.UID != "uid-1" || e.Type != corev1.EventTypeWarning || strings.Contains(e.Message, "\x1b") {
+		if e.InvolvedObject.UID != "uid-1" || e.InvolvedObject.FieldPath != "spec.containers{main}" || e.Type != corev1.EventTypeWarning || strings.Contains(e.Message, "\x1b") {
 			t.Errorf("%+v", e)
 		}
 		switch e.Reason {
 		case "StockadeKilled":
 			killed++
-			if lacks(e.Message, "exec /bin/", "profile redis", "to allow it: spec.allow.exec") != nil {
+			if lacks(e.Message, "container main killed: exec /bin/", "profile redis", "to allow it: spec.allow.exec") != nil {
 				t.Error(e.Message)
 			}
 		case "StockadeMore":
