@@ -84,7 +84,7 @@ func TestJSONNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"id":"x","time":"2026-11-23T18:54:12.123456789Z","node":"n1","namespace":"k8s.io","container":"abc123",` +
-		`"pod":{"namespace":"prod","name":"redis-0","uid":"u-1"},"image":"docker.io/library/redis:7","profile":"redis","digest":"sha256:ab","mode":"enforce","session":false,"action":"killed",` +
+		`"pod":{"namespace":"prod","name":"redis-0","uid":"u-1","container":"main"},"image":"docker.io/library/redis:7","profile":"redis","digest":"sha256:ab","mode":"enforce","session":false,"action":"killed",` +
 		`"access":{"kind":"exec","path":"/bin/sh","syscall":"execve","args":["0x1"],"flags":"O_RDONLY","viaMount":"/data"},` +
 		`"subject":{"pid":7,"tid":8,"uid":999,"comm":"redis-server","exe":"/usr/local/bin/redis-server","cmdline":["redis-server","*:6379"],"cwd":"/data"},` +
 		`"parents":[{"pid":1,"comm":"tini","exe":"/sbin/tini"}],"rule":"redis.yaml:3: deny.exec /bin/sh","reason":"not declared","suggestion":"spec.allow.exec: [\"/bin/sh\"]",` +
