@@ -265,7 +265,7 @@ func guardKilled(t *testing.T, l *life) {
 		signalled(t, guard, unix.SIGKILL)
 		guard = l.guard(t, shim, guard)
 		if out, code, err := trySession(t.Context(), task, node.ExecOpts{Args: []string{"/bin/probe", "cat", "/etc/app.conf"}}); code != 0 || err != nil {
-			t.Errorf("the container does not go on: %d, %v, %s", code, err, out)
+			t.Errorf("the container does not go on: %d, %v, %s, %+v", code, err, out, incidentsNow(t, l.node, task.ID))
 		}
 	}
 	if err := task.Kill(t.Context(), unix.SIGTERM); err != nil {
@@ -463,7 +463,7 @@ func incidentsFull(t *testing.T, l *life) {
 	deny := func() {
 		out, _, err := trySession(t.Context(), task, node.ExecOpts{Args: []string{"/bin/probe", "spawn", "/bin/hello"}})
 		if err != nil || strings.Contains(out, "hello ran") || !strings.Contains(out, "failed") {
-			t.Errorf("%v: %s", err, out)
+			t.Errorf("%v: %s, %+v", err, out, incidentsNow(t, l.node, task.ID))
 		}
 	}
 	deny()

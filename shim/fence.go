@@ -126,7 +126,7 @@ func (f *fence) serve() {
 // arm puts the parked container under watch. Nothing of it has run; when arm fails nothing of it will.
 func (f *fence) arm(ctx context.Context, pid int) (err error) {
 	if f.listener != nil {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, time.Minute) // it was sent already; a busy machine takes its time
 		defer cancel()
 		select {
 		case <-f.listener.Init():

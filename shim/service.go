@@ -239,17 +239,19 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		}
 		return resp, err
 	}
-	f.container.ExecBegin() // from here on a change of the profile does not make it a deviation
+	end := f.container.ExecBegin() // from here on a change of the profile does not make it a deviation
 	if err := f.begin(r.ExecID); err != nil {
-		f.container.ExecEnd(0)
+		end(0)
 		return nil, refused(err)
 	}
+	ctx, cancel := lingering(ctx)
+	defer cancel()
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
 	pid := 0
 	if err == nil {
 		pid = int(resp.Pid)
 	}
-	f.container.ExecEnd(pid)
+	end(pid)
 	return resp, err
 }
 

@@ -1,10 +1,12 @@
 package shim
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -62,6 +64,20 @@ func (f *fence) begin(id string) error {
 		return nil
 	}
 	return f.admit(s.(session).process)
+}
+
+// linger is how long the runtime may still set up a session that nobody waits for any more.
+const linger = time.Minute
+
+// lingering is ctx, but it ends by linger later. A runtime that is killed halfway, because a client has hung up or
+// containerd is restarted, would leave its code in the container: on its way to a program, and nobody to say whose.
+func lingering(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(linger, cancel) })
+	return late, func() {
+		stop()
+		cancel()
+	}
 }
 
 func quote(args []string) string {

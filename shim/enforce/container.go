@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -160,8 +161,8 @@ func (c *Container) Session(pid int) error {
 	if err != nil {
 		return err
 	}
-	if p, known := c.table.get(pid, start); known && !p.runtime {
-		return nil // it has gone on to its program already
+	if _, known := c.table.get(pid, start); known {
+		return nil // told before; it may have gone on to its program
 	}
 	exe, err := c.proc.Exe(pid)
 	if err != nil {
@@ -170,20 +171,21 @@ func (c *Container) Session(pid int) error {
 	if c.table.known(identity{exe.Dev, exe.Ino}) {
 		return nil // not the runtime's code: a process of the container's own that was given the number since
 	}
-	c.table.set(pid, program{start: start, runtime: true, session: true, begun: c.execs.plan(c.Plan())})
+	c.table.begin(pid, program{start: start, runtime: true, session: true, begun: c.execs.plan(c.Plan())})
 	return nil
 }
 
-// ExecBegin and ExecEnd stand around the runtime's setting up of an exec session: meanwhile the runtime's own
-// processes are in the container's cgroup, and events of processes that nobody knows wait for Session to name them.
-func (c *Container) ExecBegin() { c.execs.begin(c.Plan()) }
-
-// ExecEnd ends what ExecBegin began. pid is the session's process, 0 if there is none.
-func (c *Container) ExecEnd(pid int) {
-	if pid > 0 {
-		_ = c.Session(pid) // it may have ended already
+// ExecBegin stands before the runtime's setting up of an exec session, and what it returns after it: meanwhile the
+// runtime's own processes are in the container's cgroup, and events of processes that nobody knows wait for Session to
+// name them. pid is the session's process, 0 if there is none.
+func (c *Container) ExecBegin() (end func(pid int)) {
+	number := c.execs.begin(c.Plan())
+	return func(pid int) {
+		defer c.execs.end(number)
+		for pid > 0 && passes(c.Session(pid)) && !c.dead.Load() { // any other error: it may have ended already
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
-	c.execs.end()
 }
 
 // own returns when a thread's process started, its image, and its record if it has one.
@@ -206,10 +208,14 @@ func (c *Container) own(th procfs.Thread) (start, image uint64, p program, known
 	return start, image, p, known, nil
 }
 
-// lineage returns the record of the nearest ancestor that has one: a forked child runs its parent's program.
+// lineage returns the record of the nearest ancestor that has one: a forked child runs its parent's program. It is for a
+// process without a record of its own. One that has come to it since is a session's first: it is nobody's child.
 func (c *Container) lineage(th procfs.Thread) program {
 	line := c.proc.Ancestors(th.TGID, 32)
-	for _, a := range line {
+	if len(line) == 0 {
+		return program{}
+	}
+	for _, a := range line[1:] {
 		if p, ok := c.table.get(a.PID, a.StartTime); ok {
 			p = p.at(a.Image, c.fixed.Load())
 			p.forked = true

@@ -19,7 +19,9 @@ type judgement struct {
 	proc *procfs.FS
 	ev   fanotify.Event
 	sum  string
-	late bool // it was put off for long enough
+
+	setup    uint64 // the exec session that had begun last when the event came; 0: not looked at yet
+	starting bool   // it, or an earlier one, is still being set up
 
 	th      procfs.Thread
 	start   uint64      // of the process
@@ -38,12 +40,8 @@ type judgement struct {
 
 // judge gathers the facts and asks the plan. Nothing in it waits for another process.
 func (j *judgement) judge() error {
-	var err error
-	if j.th, err = j.proc.Thread(j.ev.TID); err != nil {
-		return err
-	}
-	var known bool
-	if j.start, j.image, j.self, known, err = j.c.own(j.th); err != nil {
+	known, err := j.who()
+	if err != nil {
 		return err
 	}
 	if !known {
@@ -61,28 +59,49 @@ func (j *judgement) judge() error {
 	return j.exec()
 }
 
+// who looks for the process's own record. First at the sessions: whoever has no record afterwards, and was brought by
+// one of them, belongs to one that is still being set up.
+func (j *judgement) who() (known bool, err error) {
+	if j.setup == 0 {
+		j.setup = j.c.execs.latest()
+	}
+	j.starting = j.c.execs.underWay(j.setup)
+	if j.th, err = j.proc.Thread(j.ev.TID); err != nil {
+		return false, err
+	}
+	j.start, j.image, j.self, known, err = j.c.own(j.th)
+	return known, err
+}
+
 // unknown looks at a process without a record of its own: a forked child, or the runtime's own code on its way into
 // an exec session. done: it may go on.
 func (j *judgement) unknown() (done bool, err error) {
-	starting := j.c.execs.any()
-	if starting && !j.ev.Exec() && j.c.isRuntime(j.th) {
+	stranger := false // runs what nobody was admitted to
+	if j.starting {
+		if stranger, err = j.stranger(); err != nil {
+			return false, err
+		}
+	}
+	if stranger && !j.ev.Exec() && j.c.isRuntime(j.th) {
 		j.verdict = profiles.Verdict{Action: profiles.Allow}
 		return true, nil
 	}
-	if !starting && !j.c.table.hasLineages() {
-		return false, nil
-	}
-	j.self = j.c.lineage(j.th)
-	if j.self.start != 0 || !starting {
-		return false, nil
+	if stranger || j.c.table.hasLineages() {
+		j.self = j.c.lineage(j.th)
 	}
 	// An orphan that was handed to somebody outside the container runs a program that was admitted. What does not is the
-	// runtime on its way to an exec session, and its word about that is on the way.
-	exe, err := j.proc.Exe(j.th.TID)
-	if err == nil && !j.c.table.known(identity{exe.Dev, exe.Ino}) && !j.late {
+	// runtime on its way to an exec session. Its word about that is on the way, and comes before the setting up ends:
+	// however long that takes, nobody is to die of a busy machine.
+	if stranger && j.self.start == 0 {
 		err = errNotYet
 	}
 	return false, err
+}
+
+// stranger says whether the thread runs a file that no process was admitted to.
+func (j *judgement) stranger() (bool, error) {
+	exe, err := j.proc.Exe(j.th.TID)
+	return err == nil && !j.c.table.known(identity{exe.Dev, exe.Ino}), err
 }
 
 // object looks at the opened file itself.

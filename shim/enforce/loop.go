@@ -146,6 +146,7 @@ type asked struct {
 	since time.Duration // when it was read, on the loop's clock
 	sum   string        // the object's sha256 when it was gathered already
 	tries int           // how often it was put off
+	setup uint64        // see judgement
 }
 
 // handle answers one event.
@@ -171,8 +172,10 @@ func (l *Loop) handle(ev asked) {
 		l.answer(c, ev, false)
 		return
 	}
-	j := judgement{c: c, proc: l.proc, ev: ev.Event, sum: ev.sum, late: ev.tries >= maxTries}
-	switch err := j.judge(); {
+	j := judgement{c: c, proc: l.proc, ev: ev.Event, sum: ev.sum, setup: ev.setup}
+	err = j.judge()
+	ev.setup = j.setup
+	switch {
 	case errors.Is(err, errNeedsHash):
 		l.later(func() { l.withHash(ev, c) })
 	case errors.Is(err, errNotYet), passes(err):
@@ -183,10 +186,6 @@ func (l *Loop) handle(ev asked) {
 		l.act(c, ev, &j)
 	}
 }
-
-// maxTries bounds how long an event waits for the runtime's word that its process is an exec session's: half a minute.
-// It comes within milliseconds, but nobody is to die of a busy machine.
-const maxTries = 600
 
 // passes says whether an error is none of the container's: its thread has not fallen asleep in the kernel yet, which
 // takes as long as the scheduler likes, or this process is short of descriptors or memory. The thread is not let

@@ -1,39 +1,53 @@
 package enforce
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/stockade-dev/stockade/profiles"
 )
 
-// setups counts the exec sessions that the runtime is setting up, and remembers by which plan they were let in.
+// setups are the exec sessions that the runtime is setting up, in the order in which they began, and by which plan they
+// were let in.
 type setups struct {
 	mu    sync.Mutex
-	n     int
-	begun *profiles.Plan // in force when the first of them began; nil: there are none
+	began uint64         // how many there have been
+	live  []uint64       // those under way by their number, the oldest first
+	begun *profiles.Plan // in force when the first of those under way began; nil: there are none
 }
 
-func (s *setups) begin(plan *profiles.Plan) {
+func (s *setups) begin(plan *profiles.Plan) (number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.n == 0 {
+	if len(s.live) == 0 {
 		s.begun = plan
 	}
-	s.n++
+	s.began++
+	s.live = append(s.live, s.began)
+	return s.began
 }
 
-func (s *setups) end() {
+func (s *setups) end(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.n--; s.n == 0 {
+	s.live = slices.DeleteFunc(s.live, func(n uint64) bool { return n == number })
+	if len(s.live) == 0 {
 		s.begun = nil
 	}
 }
 
-func (s *setups) any() bool {
+// latest is the number of the one that began last.
+func (s *setups) latest() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.n > 0
+	return s.began
+}
+
+// underWay says whether one of those up to this number has not ended.
+func (s *setups) underWay(number uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.live) > 0 && s.live[0] <= number
 }
 
 // plan is what a session whose process has just appeared was let in by; now is the plan in force.

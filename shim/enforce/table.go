@@ -103,6 +103,16 @@ func (t *table) setLocked(pid int, p program) {
 	t.programs[pid] = p
 }
 
+// begin records a process that has no record yet. One that has is left: it may have been admitted a program since whoever
+// asks has looked.
+func (t *table) begin(pid int, p program) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o, ok := t.programs[pid]; !ok || o.start != p.start {
+		t.setLocked(pid, p)
+	}
+}
+
 // settle gives the record as it holds for the process's image, and keeps what that says about an exec.
 func (t *table) settle(pid int, start, image uint64, fixed bool) program {
 	t.mu.Lock()

@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	// handoverTime bounds how long a peer that sends nothing is kept; runc
-	// sends at once.
-	handoverTime = 10 * time.Second
+	// handoverTime bounds how long a peer that sends nothing is kept. runc
+	// sends at once, but a machine can be busy, and to hang up on runc is to
+	// make it fail.
+	handoverTime = 5 * time.Minute
 	// maxState bounds runc's JSON, which holds the container's annotations;
 	// Kubernetes allows 256 KiB of them.
 	maxState = 4 << 20
@@ -30,6 +31,9 @@ const (
 	// (kernel/seccomp.c, init_listener).
 	notifyLink = "anon_inode:seccomp notify"
 )
+
+// errNothing: the peer hung up before it had sent anything.
+var errNothing = errors.New("nothing was handed over")
 
 // handover reads what runc sends for each process: the OCI container process
 // state (runtime-spec config-linux.md) and one descriptor (SCM_RIGHTS).
@@ -43,6 +47,9 @@ func handover(conn *net.UnixConn) (Process, *os.File, error) {
 	first := make([]byte, 64<<10)
 	oob := make([]byte, controlSpace)
 	n, oobn, flags, _, err := conn.ReadMsgUnix(first, oob)
+	if n == 0 && oobn == 0 && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)) {
+		return Process{}, nil, errNothing
+	}
 	if err != nil {
 		return Process{}, nil, err
 	}

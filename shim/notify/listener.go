@@ -122,7 +122,10 @@ func (l *Listener) receive(conn *net.UnixConn, handle Handler, fault Fault) {
 		if file != nil {
 			file.Close()
 		}
-		if !l.isClosed() {
+		// A runc that was killed is no fault of the container: what that one was
+		// about to start has a filter that nobody answers, so each call that
+		// would be told of fails (ENOSYS).
+		if !l.isClosed() && !errors.Is(err, errNothing) {
 			fault(p, fmt.Errorf("take over a process from runc: %w", err))
 		}
 		return

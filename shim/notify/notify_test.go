@@ -3,6 +3,7 @@ package notify
 import (
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -193,6 +194,26 @@ func TestRefusedHandovers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A runc that is killed before it hands anything over takes no container along.
+func TestPeerThatHangsUpIsNoFault(t *testing.T) {
+	s := serve(t, func(*Call) (Answer, error) { return Deny(syscall.EACCES), nil })
+	for range 20 {
+		conn, err := net.Dial("unix", s.path)
+		must(t, err)
+		must(t, conn.Close())
+	}
+	c := startChild(t, "keyctl", s.path, "1")
+	if got := c.finish(t); !slices.Equal(got, []string{"13"}) {
+		t.Errorf("after it, a child saw the errors %q", got)
+	}
+	eventually(t, "all of them were heard", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.open) == 0
+	})
+	s.noFault(t)
 }
 
 func linkOf(t *testing.T, fd int) string {
