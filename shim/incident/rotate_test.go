@@ -91,8 +91,10 @@ func TestBytesBoundTheFolder(t *testing.T) {
 	dir := t.TempDir()
 	w := open(t, dir, Limit{Bytes: 20 << 10})
 	var last string
-	for range 100 {
-		last, _ = w.Put(sample())
+	for i := range 100 {
+		inc := sample()
+		inc.Time = inc.Time.Add(time.Duration(i) * time.Millisecond) // IDs sort by it
+		last, _ = w.Put(inc)
 	}
 	flush(t, w)
 	var bytes int64
