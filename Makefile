@@ -58,7 +58,7 @@ build-arm64: $(CACHE)/arm64/root ## cross-build bin/arm64/ (compiler from Debian
 generate: $(TOOLS)/controller-gen ## write again what is generated: the Profile resource's CRD and deep copies
 	$(TOOLS)/controller-gen object crd paths=./nri/v1alpha1 output:crd:dir=contrib/kubernetes/crd
 
-test: build $(TOOLS)/controller-gen $(TOOLS)/render ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
+test: build $(TOOLS)/controller-gen $(TOOLS)/render $(TOOLS)/containerd-2.0 ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
 	@rc=0; $(GOTEST) $(UNIT) || rc=1; \
 	$(GOTEST) -p 1 -timeout 40m $(INTEGRATION) || rc=1; exit $$rc
 
@@ -128,6 +128,13 @@ $(TOOLS)/containerd: $(THIRDPARTY)/containerd/go.mod $(THIRDPARTY)/containerd/go
 	@mkdir -p $(TOOLS)
 	cd $(THIRDPARTY)/containerd && CGO_ENABLED=0 go build -trimpath -tags "no_btrfs no_zfs no_devmapper" -o $(TOOLS)/ \
 	  $(addprefix github.com/containerd/containerd/v2/cmd/,containerd ctr containerd-shim-runc-v2)
+	@touch $@
+
+# The oldest that is tested: it starts shims as 2.1 and 2.2 do, and its NRI is theirs or older.
+$(TOOLS)/containerd-2.0: $(THIRDPARTY)/containerd-2.0/go.mod $(THIRDPARTY)/containerd-2.0/go.sum
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/containerd-2.0 && CGO_ENABLED=0 go build -trimpath -tags "no_btrfs no_zfs no_devmapper" -o $@ \
+	  github.com/containerd/containerd/v2/cmd/containerd
 	@touch $@
 
 $(TOOLS)/runc: $(THIRDPARTY)/runc/go.mod $(THIRDPARTY)/runc/go.sum | deps

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/mod/semver"
 
 	"github.com/stockade-dev/stockade/nri/health"
 )
@@ -177,7 +178,21 @@ func (h handler) Configure(_ context.Context, config, runtime, version string) (
 	h.p.mu.Lock()
 	h.p.runtime = runtime + " " + version
 	h.p.mu.Unlock()
-	return 0, nil
+	var events api.EventMask // none: all that the handler has methods for
+	if !validates(runtime, version) {
+		logrus.Warn("stockade-nri: this containerd asks no plugin about what another has changed (2.2 and newer do): " +
+			"what takes our choice from a container is noticed by the shim, with `requirePlugin: true` in its configuration")
+		events.Set(api.Event_CREATE_CONTAINER, api.Event_REMOVE_CONTAINER)
+	}
+	return events, nil
+}
+
+// validates says whether a runtime knows ValidateContainerAdjustment (NRI 0.10), and would not close the connection of
+// a plugin that asks for it. Of one that is not known that is expected.
+func validates(runtime, version string) bool {
+	version, _, _ = strings.Cut("v"+strings.TrimPrefix(version, "v"), "+")
+	known, err := api.InferVersionFromRuntime(runtime, version)
+	return err != nil || semver.Compare(known, "v0.10.0") >= 0
 }
 
 // Synchronize tells of what runs already: containers that were made while the

@@ -4,11 +4,7 @@ package main
 import (
 	"context"
 
-	containerd "github.com/containerd/containerd/v2/pkg/shim"
-
 	"github.com/stockade-dev/stockade/shim"
 )
 
-func main() {
-	containerd.RunShim(context.Background(), shim.NewManager("io.containerd.stockade.v1"))
-}
+func main() { shim.Run(context.Background(), "io.containerd.stockade.v1") }

@@ -40,7 +40,7 @@ func setUp(ctx context.Context, name string, c node.Config) (_ *client, err erro
 	if err != nil {
 		return nil, err
 	}
-	c.Dir, c.Bin, c.NRI = filepath.Join(root, ".work", name), []string{bin}, true
+	c.Dir, c.Bin, c.NRI = filepath.Join(root, ".work", name), []string{bin, filepath.Join(root, ".cache/bin")}, true
 	n, err := node.Start(ctx, c)
 	if err != nil {
 		return nil, err

@@ -86,7 +86,7 @@ func (l layout) write(c Config) error {
 	}
 	var toml strings.Builder
 	t := template.Must(template.New("containerd.toml").Parse(containerdTOML))
-	if err := t.Execute(&toml, map[string]any{"Dir": l.dir, "Run": l.run, "Runc": l.runcRoot(), "NRI": c.NRI}); err != nil {
+	if err := t.Execute(&toml, map[string]any{"Dir": l.dir, "Run": l.run, "Runc": l.runcRoot(), "NRI": c.NRI, "Older": c.Containerd != ""}); err != nil {
 		return err
 	}
 	if err := os.WriteFile(l.containerdConfig(), []byte(toml.String()), 0o600); err != nil {

@@ -10,6 +10,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,13 +38,14 @@ var ErrRunning = errors.New("a node runs in this folder already")
 
 // Config says where a node lives and what it runs. The zero value of a field that is not Dir or Bin means its default.
 type Config struct {
-	Dir       string   // absolute; made by Start, removed by Stop
-	Bin       []string // folders searched for programs before PATH
-	Namespace string   // containerd namespace of the node's containers; default: one that only this Dir has
-	Env       []string // added to containerd's environment, and so to the shims'
-	Stockade  string   // further lines of Stockade's own configuration (YAML)
-	NRI       bool     // containerd asks NRI plugins: NRISocket, and what lies in NRIPlugins when it starts
-	Restore   Restore
+	Dir        string   // absolute; made by Start, removed by Stop
+	Bin        []string // folders searched for programs before PATH
+	Namespace  string   // containerd namespace of the node's containers; default: one that only this Dir has
+	Env        []string // added to containerd's environment, and so to the shims'
+	Stockade   string   // further lines of Stockade's own configuration (YAML)
+	Containerd string   // an older containerd's program (2.0 to 2.2), whose configuration is another
+	NRI        bool     // containerd asks NRI plugins: NRISocket, and what lies in NRIPlugins when it starts
+	Restore    Restore
 }
 
 // Restore is what others, who run on the node and with it, change outside of its folder: Stop and Clean put it back.
@@ -117,7 +119,7 @@ func (n *Node) spawn(c Config) error {
 	}
 	defer log.Close()
 	path := strings.Join(append(append([]string{}, c.Bin...), os.Getenv("PATH")), ":")
-	program, err := lookPath("containerd", path)
+	program, err := lookPath(cmp.Or(c.Containerd, "containerd"), path)
 	if err != nil {
 		return err
 	}
