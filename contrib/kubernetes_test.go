@@ -91,7 +91,23 @@ func objects(t *testing.T, args ...string) map[string]map[string]any {
 }
 
 func TestChartEqualsKustomize(t *testing.T) {
-	base, chart := objects(t, "kustomize", "kubernetes"), objects(t, "chart", "kubernetes/chart", "stockade-system")
+	t.Run("base", func(t *testing.T) {
+		same(t, objects(t, "kustomize", "kubernetes"), objects(t, "chart", "kubernetes/chart", "stockade-system"))
+	})
+	t.Run("metrics", func(t *testing.T) {
+		chart := objects(t, "chart", "kubernetes/chart", "stockade-system", "metrics.enabled=true", "metrics.podMonitor.create=true")
+		want := objects(t, "kustomize", "testdata/metrics")
+		var monitor map[string]any
+		if err := yaml.Unmarshal(read(t, "kubernetes/metrics/podmonitor.yaml"), &monitor); err != nil {
+			t.Fatal(err)
+		}
+		want["PodMonitor stockade-system/stockade"] = monitor
+		same(t, want, chart)
+	})
+}
+
+func same(t *testing.T, base, chart map[string]map[string]any) {
+	t.Helper()
 	if len(base) < 12 {
 		t.Errorf("only %d objects", len(base))
 	}
@@ -110,9 +126,11 @@ func TestChartEqualsKustomize(t *testing.T) {
 // Values reach the places they are for.
 func TestChartValues(t *testing.T) {
 	all := objects(t, "chart", "kubernetes/chart", "other", "image.repository=registry.example/s", "image.tag=1", "installArgs={--unit=k3s.service}",
-		"hostNetwork=true", "crd.keep=true", "runtimeClass.nodeSelector=null", "requirePolicy.create=false")
+		"hostNetwork=true", "crd.keep=true", "runtimeClass.nodeSelector=null", "requirePolicy.create=false", "paths.containerd=/run/k3s/containerd",
+		"podAnnotations.prometheus\\.io/scrape=yes")
 	text := fmt.Sprint(all)
-	for _, want := range []string{"registry.example/s:1", "--label-node=$(NODE_NAME) --unit=k3s.service", "hostNetwork:true", "helm.sh/resource-policy:keep", "system:serviceaccount:other:stockade"} {
+	for _, want := range []string{"registry.example/s:1", "--label-node=$(NODE_NAME) --unit=k3s.service", "hostNetwork:true", "helm.sh/resource-policy:keep", "system:serviceaccount:other:stockade",
+		"path:/run/k3s/containerd", "prometheus.io/scrape:yes"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
 		}

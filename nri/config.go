@@ -40,6 +40,10 @@ type Config struct {
 	// Metrics is the address of /metrics, /healthz and /readyz, or none (default
 	// 127.0.0.1:9477).
 	Metrics string
+	// MetricsAccess says who may read them: open (whoever reaches the address,
+	// over HTTP), or token (who shows a token of the cluster whose owner may get
+	// /metrics, over HTTPS; needs Kubernetes) (default open).
+	MetricsAccess string
 	// NodeName is the node's name in the cluster (default: $NODE_NAME, else the
 	// host's).
 	NodeName string
@@ -51,11 +55,17 @@ type Config struct {
 	OTLP string
 }
 
+// The values of metricsAccess.
+const (
+	Open  = "open"
+	Token = "token"
+)
+
 // DefaultConfig returns what holds where the file says nothing.
 func DefaultConfig() Config {
 	return Config{
 		Rules: DefaultRules(), Socket: "/var/run/nri/nri.sock", Index: "10", Kubernetes: "auto",
-		Containerd: "/run/containerd/containerd.sock", Metrics: "127.0.0.1:9477",
+		Containerd: "/run/containerd/containerd.sock", Metrics: "127.0.0.1:9477", MetricsAccess: Open,
 	}
 }
 
@@ -67,6 +77,7 @@ type file struct {
 	Kubernetes     *string `yaml:"kubernetes"`
 	Containerd     *string `yaml:"containerd"`
 	Metrics        *string `yaml:"metrics"`
+	MetricsAccess  *string `yaml:"metricsAccess"`
 	NodeName       *string `yaml:"nodeName"`
 	JSONLog        *string `yaml:"jsonLog"`
 	OTLP           *string `yaml:"otlp"`
@@ -100,6 +111,7 @@ func ParseConfig(name string, data []byte) (Config, error) {
 	set(&c.Kubernetes, f.Kubernetes)
 	set(&c.Containerd, f.Containerd)
 	set(&c.Metrics, f.Metrics)
+	set(&c.MetricsAccess, f.MetricsAccess)
 	set(&c.NodeName, f.NodeName)
 	set(&c.JSONLog, f.JSONLog)
 	set(&c.OTLP, f.OTLP)
@@ -112,7 +124,7 @@ func ParseConfig(name string, data []byte) (Config, error) {
 	if f.Exempt != nil {
 		c.Exempt = f.Exempt.Namespaces
 	}
-	if err := c.check(); err != nil {
+	if err := c.Check(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return c, nil
@@ -124,7 +136,8 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-func (c *Config) check() error {
+// Check says what makes no sense.
+func (c *Config) Check() error {
 	var errs []error
 	for key, path := range map[string]string{"node": c.Node, "socket": c.Socket, "containerd": c.Containerd} {
 		if path != "" && !filepath.IsAbs(path) {
@@ -167,6 +180,12 @@ func (c *Config) checkOutlets() (errs []error) {
 		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
 			errs = append(errs, fmt.Errorf("metrics: is %q; want an address, as 127.0.0.1:9477, or none", c.Metrics))
 		}
+	}
+	if c.MetricsAccess != Open && c.MetricsAccess != Token {
+		errs = append(errs, fmt.Errorf("metricsAccess: is %q; want open or token", c.MetricsAccess))
+	}
+	if c.MetricsAccess == Token && c.Kubernetes == "none" {
+		errs = append(errs, errors.New("metricsAccess: is token, and kubernetes is none: nobody could say whose a token is"))
 	}
 	if c.JSONLog != "" && c.JSONLog != "-" && !filepath.IsAbs(c.JSONLog) {
 		errs = append(errs, fmt.Errorf("jsonLog: is %q; want an absolute path, or - for standard output", c.JSONLog))

@@ -14,6 +14,7 @@ index: "05"
 kubernetes: /etc/kubeconfig
 containerd: /run/c.sock
 metrics: ":1"
+metricsAccess: token
 nodeName: n1
 jsonLog: "-"
 otlp: http://collector:4318
@@ -29,7 +30,7 @@ otherHandlers: ignore
 			Exempt: []string{"kube-system", "stockade"}, OtherHandlers: Ignore,
 		},
 		Node: "/etc/other.yaml", Socket: "/run/nri.sock", Index: "05", Kubernetes: "/etc/kubeconfig",
-		Containerd: "/run/c.sock", Metrics: ":1", NodeName: "n1", JSONLog: "-", OTLP: "http://collector:4318",
+		Containerd: "/run/c.sock", Metrics: ":1", MetricsAccess: Token, NodeName: "n1", JSONLog: "-", OTLP: "http://collector:4318",
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
@@ -56,6 +57,8 @@ otherHandlers: ignore
 		"a: 1\n---\nb: 1\n":                          "nri.yaml",
 		"index: '10'\n---\nindex: '11'\n":            "more than one document",
 		"metrics: 9477\n":                            `metrics: is "9477"`,
+		"metricsAccess: all\n":                       `metricsAccess: is "all"`,
+		"metricsAccess: token\nkubernetes: none\n":   "nobody could say whose",
 		"jsonLog: log\n":                             `jsonLog: is "log"`,
 		"otlp: collector:4318\n":                     `otlp: is "collector:4318"`,
 		"index: [\n":                                 "nri.yaml",

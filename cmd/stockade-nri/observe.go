@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"net"
-	"net/http"
-	"time"
 
 	"github.com/sirupsen/logrus"
 	"k8s.io/client-go/kubernetes"
@@ -86,34 +82,4 @@ func bad(v *nri.View) int {
 		return 1
 	}
 	return len(st.Problems())
-}
-
-// expose serves metrics until ctx ends. An address that is taken is tried again.
-func expose(ctx context.Context, address string, handler http.Handler) {
-	if address == "none" {
-		return
-	}
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second,
-		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-	}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	for said := false; ; said = true {
-		l, err := net.Listen("tcp", address)
-		if err == nil {
-			err = server.Serve(l)
-		}
-		if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
-			return
-		}
-		if !said {
-			logrus.WithError(err).Error("stockade-nri: metrics are not served; it is tried again")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(10 * time.Second):
-		}
-	}
 }

@@ -37,7 +37,7 @@ func run(args []string, out, errw io.Writer) int {
 }
 
 func root(out io.Writer) *cobra.Command {
-	var configPath string
+	var over overrides
 	cmd := &cobra.Command{
 		Use:   "stockade-nri",
 		Short: "The NRI plugin: tells containerd which profile each container of a pod gets",
@@ -52,10 +52,12 @@ configuration of Stockade.`,
 		RunE: func(*cobra.Command, []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			return serve(ctx, configPath)
+			return serve(ctx, over)
 		},
 	}
-	cmd.Flags().StringVar(&configPath, "config", "", "the plugin's configuration (default "+nri.DefaultConfigPath+")")
+	cmd.Flags().StringVar(&over.config, "config", "", "the plugin's configuration (default "+nri.DefaultConfigPath+")")
+	cmd.Flags().StringVar(&over.metrics, "metrics", "", "`ADDRESS` of the metrics, in place of the configuration's (metrics)")
+	cmd.Flags().StringVar(&over.access, "metrics-access", "", "who may read them, `open|token`, in place of the configuration's (metricsAccess)")
 	cmd.AddCommand(&cobra.Command{
 		Use: "containerd-config", Args: cobra.NoArgs,
 		Short: "Print a drop-in for containerd that makes this plugin a required one",
@@ -73,9 +75,14 @@ configuration of Stockade.`,
 	return cmd
 }
 
+// overrides are what the command line says; "" says nothing. A DaemonSet says it
+// for all nodes, whatever their files say.
+type overrides struct{ config, metrics, access string }
+
 // load reads both configurations.
-func load(path string) (nri.Config, config.Config, error) {
+func load(o overrides) (nri.Config, config.Config, error) {
 	c := nri.DefaultConfig()
+	path := o.config
 	name := path
 	if name == "" {
 		name = nri.DefaultConfigPath
@@ -89,12 +96,21 @@ func load(path string) (nri.Config, config.Config, error) {
 	case path != "" || !errors.Is(err, fs.ErrNotExist):
 		return c, config.Config{}, fmt.Errorf("read the plugin's configuration: %w", err)
 	}
+	if o.metrics != "" {
+		c.Metrics = o.metrics
+	}
+	if o.access != "" {
+		c.MetricsAccess = o.access
+	}
+	if err := c.Check(); err != nil {
+		return c, config.Config{}, err
+	}
 	node, err := config.Load(c.Node)
 	return c, node, err
 }
 
-func serve(ctx context.Context, path string) error {
-	c, node, err := load(path)
+func serve(ctx context.Context, o overrides) error {
+	c, node, err := load(o)
 	if err != nil {
 		return err
 	}
@@ -129,7 +145,7 @@ func serve(ctx context.Context, path string) error {
 	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
 	wg.Go(func() { observer.Run(ctx) })
 	wg.Go(func() { observer.report(ctx) })
-	wg.Go(func() { expose(ctx, c.Metrics, observer.Handler()) })
+	wg.Go(func() { exposeMetrics(ctx, c, observer.Handler()) })
 	err = plugin.Run(ctx)
 	cancel()
 	wg.Wait()
