@@ -71,7 +71,7 @@ test-vm: build ## run the tests on Debian's kernels, in QEMU [KERNEL=6.1, SCENAR
 	@$(call apt-install,$(VM_DEPS))
 	$(foreach v,KERNEL SUITE ARGS SCENARIOS CONTROLS,$(if $($v),STOCKADE_VM_$v='$($v)')) $(GOTEST) -tags vm -timeout 70m ./integration/vm
 
-test-kubernetes: image $(K8S_BINS) $(TOOLS)/render ## run the tests in a cluster: etcd, kube-apiserver, kubelet, all private (build tag "kubernetes") [RUN=regexp]
+test-kubernetes: image $(K8S_BINS) $(TOOLS)/render $(TOOLS)/helm ## run the tests in a cluster: etcd, kube-apiserver, kubelet, all private (build tag "kubernetes") [RUN=regexp]
 	$(GOTEST) -tags kubernetes -p 1 -timeout 15m ./integration/kubernetes/...
 
 image: build ## build the image that contrib/kubernetes runs on each node: bin/stockade-image.tar, an OCI layout [IMAGE=name:tag]
@@ -97,7 +97,7 @@ node: build ## start a private containerd with Stockade in .node/ and leave it r
 node-down: ## stop it, and everything that runs on it
 	go run ./integration/nodectl down
 
-cluster: build $(K8S_BINS) ## start a private Kubernetes node in .cluster/ and leave it running
+cluster: image $(K8S_BINS) ## start a private Kubernetes node in .cluster/ and leave it running
 	go run ./integration/nodectl cluster
 
 cluster-down: ## stop it, and everything that runs on it
@@ -171,6 +171,11 @@ $(TOOLS)/staticcheck: $(THIRDPARTY)/lint/go.mod $(THIRDPARTY)/lint/go.sum
 $(TOOLS)/render: $(THIRDPARTY)/render/go.mod $(THIRDPARTY)/render/go.sum $(THIRDPARTY)/render/main.go
 	@mkdir -p $(TOOLS)
 	cd $(THIRDPARTY)/render && CGO_ENABLED=0 go build -trimpath -o $@ .
+	@touch $@
+
+$(TOOLS)/helm: $(THIRDPARTY)/helm/go.mod $(THIRDPARTY)/helm/go.sum
+	@mkdir -p $(TOOLS)
+	cd $(THIRDPARTY)/helm && CGO_ENABLED=0 nice -n 10 go build -p 2 -trimpath -ldflags '-s -w' -o $@ helm.sh/helm/v4/cmd/helm
 	@touch $@
 
 $(TOOLS)/controller-gen: $(THIRDPARTY)/crd/go.mod $(THIRDPARTY)/crd/go.sum

@@ -55,8 +55,9 @@ func (c *client) ready(ctx context.Context) error {
 // pod is one sandbox. Its network is the host's, which needs no CNI plugin.
 type pod struct {
 	*client
-	id     string
-	config *runtime.PodSandboxConfig
+	id       string
+	config   *runtime.PodSandboxConfig
+	attempts map[string]uint32 // of the next container of a name
 }
 
 type podSpec struct {
@@ -81,7 +82,7 @@ func (c *client) tryPod(t *testing.T, s podSpec) (*pod, error) {
 	if s.handler == "" {
 		s.handler = "stockade"
 	}
-	p := &pod{client: c, config: &runtime.PodSandboxConfig{
+	p := &pod{client: c, attempts: map[string]uint32{}, config: &runtime.PodSandboxConfig{
 		Metadata: &runtime.PodSandboxMetadata{Name: name, Namespace: s.namespace, Uid: "uid-" + name},
 		Labels:   s.labels, Annotations: s.annotations,
 		LogDirectory: filepath.Join(c.node.Dir(), "logs", name),
@@ -120,12 +121,15 @@ const probeImage = "docker.io/stockade/probe:test"
 
 // create makes a container of the probe image: as far as the runtime has it parked before its program.
 func (p *pod) create(ctx context.Context, name string, args ...string) (*container, error) {
+	attempt := p.attempts[name]
+	p.attempts[name]++
+	log := fmt.Sprintf("%s-%d.log", name, attempt)
 	resp, err := p.runtime.CreateContainer(ctx, &runtime.CreateContainerRequest{
 		PodSandboxId: p.id, SandboxConfig: p.config,
 		Config: &runtime.ContainerConfig{
-			Metadata: &runtime.ContainerMetadata{Name: name},
+			Metadata: &runtime.ContainerMetadata{Name: name, Attempt: attempt},
 			Image:    &runtime.ImageSpec{Image: probeImage, UserSpecifiedImage: probeImage},
-			Command:  args, LogPath: name + ".log",
+			Command:  args, LogPath: log,
 			Linux: &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
 				NamespaceOptions: p.config.Linux.SecurityContext.NamespaceOptions,
 			}},
@@ -134,7 +138,7 @@ func (p *pod) create(ctx context.Context, name string, args ...string) (*contain
 	if err != nil {
 		return nil, err
 	}
-	return &container{pod: p, id: resp.ContainerId, log: filepath.Join(p.config.LogDirectory, name+".log")}, nil
+	return &container{pod: p, id: resp.ContainerId, log: filepath.Join(p.config.LogDirectory, log)}, nil
 }
 
 // run creates and starts.

@@ -5,14 +5,11 @@ package kubernetes_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,12 +38,9 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	root, err := checkout.Root()
 	must(t, err)
-	k8s, err := cluster.Bin(root)
+	c, err := cluster.StartBare(t.Context(), root, filepath.Join(root, ".work/ki"))
 	must(t, err)
-	dir := filepath.Join(root, ".work/ki")
-	s := &site{root: root, conf: node.Config{Dir: dir, Bin: []string{dir + "/usr/local/bin", filepath.Join(root, ".cache/bin")}, NRI: true}}
-	s.Cluster, err = cluster.Start(t.Context(), cluster.Config{Node: s.conf, Bin: k8s})
-	must(t, err)
+	s := &site{Cluster: c, root: root, conf: c.Config().Node}
 	before := shared
 	shared = s.Cluster
 	t.Cleanup(func() {
@@ -55,29 +49,21 @@ func newSite(t *testing.T) *site {
 			t.Error(err)
 		}
 	})
-	s.makeHost(t)
+	s.forgetHandler(t)
 	must(t, importImages(t.Context(), root, "pause", "probe"))
 	must(t, s.Node.ImportInto(t.Context(), "k8s.io", filepath.Join(root, "bin/stockade-image.tar")))
 	go s.serveRestarts(t)
+	go func() {
+		if err := s.Daemons().Run(t.Context(), func(err error) { t.Log("daemons:", err) }); err != nil {
+			t.Error(err)
+		}
+	}()
 	return s
 }
 
-// makeHost makes the node's folder a root that looks like a host's, with nothing of Stockade in it.
-func (s *site) makeHost(t *testing.T) {
+// forgetHandler takes out of containerd's configuration what is to be installed.
+func (s *site) forgetHandler(t *testing.T) {
 	t.Helper()
-	for _, d := range []string{"bin", "usr/local/bin", "etc/sysctl.d", "var/lib", "proc/sys/fs/fanotify", "run"} {
-		must(t, os.MkdirAll(s.at(d), 0o755))
-	}
-	must(t, os.WriteFile(s.at("proc/sys/fs/fanotify/max_user_groups"), []byte("128\n"), 0o644))
-	sh := osexec.CommandContext(t.Context(), "go", "build", "-o", s.at("bin/sh"), filepath.Join(s.root, "integration/install/testdata/sh"))
-	sh.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := sh.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	// The shims read this one: the same places as /etc/stockade/config.yaml has inside that root.
-	conf := fmt.Sprintf("profiles: %[1]s/etc/stockade/profiles.d\ncluster: %[1]s/var/lib/stockade/cluster.d\nlastGood: %[1]s/var/lib/stockade/last-good\n"+
-		"incidents: %[1]s/var/lib/stockade/incidents\nselectionKey: %[1]s/var/lib/stockade/selection.key\nstate: %[1]s/run/stockade\n", s.Node.Dir())
-	must(t, os.WriteFile(s.Node.StockadeConfig(), []byte(conf), 0o600))
 	file := s.at("containerd.toml")
 	data, err := os.ReadFile(file)
 	must(t, err)
@@ -85,8 +71,6 @@ func (s *site) makeHost(t *testing.T) {
 	if !found {
 		t.Fatalf("%s has no handler", file)
 	}
-	// What it imports by its absolute path is not inside the root that is installed into.
-	without = regexp.MustCompile(`(?m)^imports = .*$`).ReplaceAllString(without, "imports = []")
 	must(t, os.WriteFile(file, []byte(without), 0o600))
 	must(t, s.Node.Crash())
 	must(t, s.Node.Restart(t.Context(), s.conf))
@@ -159,49 +143,24 @@ func (s *site) apply(t *testing.T, text string, args ...string) {
 	}
 }
 
-// pod makes what the DaemonSet controller would make for the node, with the places of this node: it has no controller
-// manager, its root is a folder, and pods reach the API server at the loopback.
-func (s *site) pod(t *testing.T, daemonSet string, installArgs ...string) *corev1.Pod {
+// daemon is the pod of a DaemonSet that was applied.
+func (s *site) daemon(t *testing.T, daemonSet string) *corev1.Pod {
 	t.Helper()
-	ds, err := s.Client.AppsV1().DaemonSets("stockade-system").Get(t.Context(), daemonSet, metav1.GetOptions{})
-	must(t, err)
-	pod := &corev1.Pod{ObjectMeta: *ds.Spec.Template.ObjectMeta.DeepCopy(), Spec: *ds.Spec.Template.Spec.DeepCopy()}
-	pod.Name, pod.Namespace = daemonSet+"-node", "stockade-system"
-	pod.Spec.NodeName, pod.Spec.HostNetwork = s.NodeName, true
-	delete(pod.Spec.NodeSelector, "kubernetes.io/arch") // whatever this machine is
-	for i := range pod.Spec.Volumes {
-		h := pod.Spec.Volumes[i].HostPath
-		h.Path = filepath.Join(s.Node.Dir(), h.Path)
-		if strings.HasSuffix(h.Path, "/var/run/nri") {
-			h.Path = filepath.Dir(s.Node.NRISocket())
-		}
-	}
-	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
-		Name: "socket", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: filepath.Dir(s.Node.Address())}},
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "stockade-system", Name: daemonSet + "-" + s.NodeName}}
+	eventually(t, pod.Name+" is made", func() bool {
+		_, err := s.Client.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+		return err == nil
 	})
-	api, err := url.Parse(s.REST.Host)
-	must(t, err)
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			c := &list[i]
-			c.Env = append(c.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: api.Hostname()}, corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: api.Port()})
-			if len(c.Args) > 0 {
-				c.Args = append(c.Args, append([]string{"--address=/socket/containerd.sock", "--restart-command=restart containerd"}, installArgs...)...)
-				c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "socket", MountPath: "/socket"})
-			}
-		}
-	}
 	return pod
 }
 
-// rootCA is what the controller manager puts into every namespace, for the pods' service accounts.
-func (s *site) rootCA(t *testing.T, namespace string) {
+func (s *site) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	ca, err := os.ReadFile(s.REST.CAFile)
-	must(t, err)
-	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt", Namespace: namespace}, Data: map[string]string{"ca.crt": string(ca)}}
-	_, err = s.Client.CoreV1().ConfigMaps(namespace).Create(t.Context(), m, metav1.CreateOptions{})
-	must(t, err)
+	out, err := s.Kubectl(t.Context(), "", args...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return out
 }
 
 func (s *site) label(t *testing.T) string {
@@ -211,7 +170,8 @@ func (s *site) label(t *testing.T) string {
 	return n.Labels["stockade.dev/ready"]
 }
 
-// TestDaemonSet walks the whole way: apply, the node gets Stockade, pods are protected, Stockade goes.
+// TestDaemonSet walks the whole way: apply, the node gets Stockade, pods are protected, who should know is told, Stockade
+// goes. All with the rights of the pods' own service account. Then the same with Helm.
 func TestDaemonSet(t *testing.T) {
 	s := newSite(t)
 	before := s.files(t)
@@ -220,11 +180,7 @@ func TestDaemonSet(t *testing.T) {
 	s.apply(t, base, "--dry-run=server")
 	s.apply(t, s.render(t, "chart", s.contrib("chart"), "stockade-system"), "--dry-run=server")
 	s.apply(t, base)
-	s.apply(t, s.render(t, "chart", s.contrib("chart"), "stockade-system"))
-	s.rootCA(t, "stockade-system")
-
-	daemon := s.pod(t, "stockade", "--containerd-config=/containerd.toml")
-	pod := create(t, daemon)
+	pod := s.daemon(t, "stockade")
 	awaitReady(t, pod)
 	if got := s.label(t); got != "true" {
 		t.Errorf("the node's label stockade.dev/ready is %q", got)
@@ -236,21 +192,21 @@ func TestDaemonSet(t *testing.T) {
 		p.Spec.NodeName = "" // the scheduler finds the node by its label
 		awaitReady(t, create(t, p))
 	})
-	t.Run("a deviating one is killed", func(t *testing.T) {
-		p := create(t, newPod("deviates", "runs", "spawn", "/bin/hello"))
-		awaitKilled(t, p, "runs", "exec /bin/hello is not declared")
-		if out := logs(t, p, "runs"); strings.Contains(out, "hello ran") {
-			t.Error(out)
-		}
-	})
+	t.Run("a deviating one is killed", s.deviating)
 	t.Run("the plugin chooses", func(t *testing.T) {
-		if out, err := s.Kubectl(t.Context(), "", "-n", "stockade-system", "logs", pod.Name, "-c", "plugin"); err != nil || strings.Contains(out, "level=error") {
-			t.Errorf("%v\n%s", err, out)
+		if out := s.kubectl(t, "-n", "stockade-system", "logs", pod.Name, "-c", "plugin"); strings.Contains(out, "level=error") {
+			t.Error(out)
 		}
 	})
 	t.Run("required class", s.requiredClass)
 	t.Run("the service account's limits", s.accountLimits)
-	s.uninstall(t, pod, before)
+	t.Run("profiles that do not hold", s.doesNotHold)
+	t.Run("the node's condition", s.condition)
+	t.Run("metrics", s.metrics)
+	s.uninstall(t, before)
+	s.kubectl(t, "delete", "-k", s.contrib("uninstall"))
+	s.kubectl(t, "delete", "-k", s.contrib(""))
+	t.Run("helm", s.helm)
 }
 
 func (s *site) requiredClass(t *testing.T) {
@@ -318,14 +274,15 @@ func (s *site) accountLimits(t *testing.T) {
 }
 
 // uninstall takes it away in the order that README.md gives, and looks for what is left.
-func (s *site) uninstall(t *testing.T, pod *corev1.Pod, before map[string]string) {
+func (s *site) uninstall(t *testing.T, before map[string]string) {
 	t.Helper()
-	must(t, remove(pod.Namespace, pod.Name))
-	awaitGone(t, pod)
+	s.kubectl(t, "-n", "stockade-system", "delete", "daemonset", "stockade")
+	s.awaitCondition(t, corev1.ConditionFalse, "PluginStopped", "containers that run stay protected")
+	awaitGone(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "stockade-system", Name: "stockade-" + s.NodeName}})
 	s.apply(t, s.render(t, "kustomize", s.contrib("uninstall")))
 	protected := create(t, newPod("still-there", "runs", "sleep", "3600"))
 	awaitReady(t, protected)
-	cleaner := create(t, s.pod(t, "stockade-uninstall"))
+	cleaner := s.daemon(t, "stockade-uninstall")
 	await(t, cleaner, "refusing", func(p *corev1.Pod) bool {
 		st := status(p, "uninstall")
 		for _, x := range []*corev1.ContainerStateTerminated{st.State.Terminated, st.LastTerminationState.Terminated} {

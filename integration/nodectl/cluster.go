@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
-	"github.com/stockade-dev/stockade/integration/checkout"
 	"github.com/stockade-dev/stockade/integration/kubernetes/cluster"
 	"github.com/stockade-dev/stockade/integration/node"
 )
@@ -21,15 +23,7 @@ func clusterUp(ctx context.Context, root, dir string) error {
 		clusterUsage(dir)
 		return nil
 	}
-	bin, err := checkout.Bin(root, "containerd", "runc", "containerd-shim-stockade-v1", "stockade-guard", "stockade-nri")
-	if err != nil {
-		return err
-	}
-	k8s, err := cluster.Bin(root)
-	if err != nil {
-		return err
-	}
-	c, err := cluster.Start(ctx, cluster.Config{Node: node.Config{Dir: dir, Bin: []string{bin}, NRI: true}, Bin: k8s})
+	c, err := cluster.StartBare(ctx, root, dir)
 	if err != nil {
 		return err
 	}
@@ -39,8 +33,10 @@ func clusterUp(ctx context.Context, root, dir string) error {
 		fmt.Fprintf(&env, "export %s='%s'\n", name, value)
 	}
 	if err := errors.Join(
-		startPlugin(ctx, c.Node, bin), importSamples(ctx, root, c.Node, "k8s.io"),
+		importSamples(ctx, root, c.Node, "k8s.io"),
+		c.Node.ImportInto(ctx, "k8s.io", filepath.Join(root, "bin/stockade-image.tar")),
 		os.WriteFile(filepath.Join(dir, "env"), []byte(env.String()), 0o600),
+		startDaemons(c),
 	); err != nil {
 		return errors.Join(err, c.Stop(ctx))
 	}
@@ -51,19 +47,44 @@ func clusterUp(ctx context.Context, root, dir string) error {
 	return nil
 }
 
-// startPlugin leaves the plugin running, as a part of the node.
-func startPlugin(ctx context.Context, n *node.Node, bin string) error {
-	_, err := n.StartPlugin(ctx, bin, "")
-	return err
+// startDaemons leaves a process of this program running, as a part of the node, that makes the DaemonSets' pods.
+func startDaemons(c *cluster.Cluster) error {
+	what, err := json.Marshal(c.Daemons())
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(c.Node.Dir(), "daemons.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(self, "daemons", string(what))
+	cmd.Env = c.Node.Environ(os.Getenv("PATH"))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd.Start()
+}
+
+// daemons is that process.
+func daemons(ctx context.Context, text string) error {
+	var d cluster.Daemons
+	if err := json.Unmarshal([]byte(text), &d); err != nil {
+		return err
+	}
+	return d.Run(ctx, func(err error) { fmt.Fprintln(os.Stderr, err) })
 }
 
 func clusterUsage(dir string) {
 	fmt.Printf(`
 A private Kubernetes of one node runs in %[1]s, with images %[2]q.
-Profiles are read from %[1]s/profiles.d, which is empty. Pods must have hostNetwork: true.
+It has no Stockade yet. Pods must have hostNetwork: true.
 
   . %[1]s/env
-  kubectl get nodes
+  kubectl apply -k contrib/kubernetes
 
 make cluster-down ends it and removes %[1]s.
 `, dir, samples)

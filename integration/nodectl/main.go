@@ -22,6 +22,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) == 2 && args[0] == "daemons" {
+		return daemons(ctx, args[1])
+	}
 	root, err := checkout.Root()
 	if err != nil {
 		return err
