@@ -160,6 +160,9 @@ func (f *fence) reloadedLocked(done api.Reloaded, waits []profiles.Wait, by stri
 	switch {
 	case done.Failed != "":
 		entry.Error("stockade: the profile of a running container cannot be reloaded; the old one stays in force: " + done.Failed)
+		if done.Failed != failed {
+			f.engine.report.notReloaded(f, f.now(), done.Failed)
+		}
 	case !done.Changed():
 		entry.Debug("stockade: reloaded: nothing has changed")
 	default:

@@ -45,8 +45,9 @@ type reporter struct {
 }
 
 type told struct {
-	f *fence
-	v enforce.Violation
+	f      *fence
+	v      enforce.Violation
+	reload *incident.Incident // instead of v: a reload that failed
 }
 
 const reportQueue = 4096
@@ -64,9 +65,18 @@ func newReporter(cfg config.Config, pub containerd.Publisher) (*reporter, error)
 }
 
 // put takes note of a violation. It never waits.
-func (r *reporter) put(f *fence, v enforce.Violation) {
+func (r *reporter) put(f *fence, v enforce.Violation) { r.enqueue(told{f: f, v: v}) }
+
+// notReloaded takes note of a running container that keeps its older profile.
+func (r *reporter) notReloaded(f *fence, plan *profiles.Plan, why string) {
+	inc := r.of(f, plan, time.Now())
+	inc.Action, inc.Reason = incident.NotReloaded, why
+	r.enqueue(told{f: f, reload: &inc})
+}
+
+func (r *reporter) enqueue(t told) {
 	select {
-	case r.queue <- told{f, v}:
+	case r.queue <- t:
 	default:
 		r.lost.Add(1)
 		r.missed.Add(1)
@@ -79,13 +89,21 @@ func (r *reporter) close(ctx context.Context) {
 	case <-r.done:
 	case <-ctx.Done():
 	}
+	if n := r.lost.Swap(0); n > 0 { // nothing came after them that could have said so
+		r.writer.Put(incident.Incident{Node: r.node, Action: incident.Lost, Lost: n})
+	}
 	_ = r.writer.Close(ctx)
 }
 
 func (r *reporter) run() {
 	defer close(r.done)
 	for t := range r.queue {
-		inc := r.incident(t.f, &t.v)
+		var inc incident.Incident
+		if t.reload != nil {
+			inc = *t.reload
+		} else {
+			inc = r.incident(t.f, &t.v)
+		}
 		inc.Lost = r.lost.Swap(0)
 		r.told.Add(1)
 		r.writer.Put(inc)
@@ -99,21 +117,26 @@ func (r *reporter) run() {
 	}
 }
 
+// of is what the shim knows of a container.
+func (r *reporter) of(f *fence, plan *profiles.Plan, at time.Time) incident.Incident {
+	facts := f.task.request.Facts
+	return incident.Incident{
+		ID: incident.NewID(at), Time: at.UTC(), Node: r.node, Namespace: f.task.namespace, Container: f.task.id,
+		Pod:   incident.Pod{Namespace: facts.Namespace, Name: f.task.pod, UID: f.task.podUID, Container: facts.Container},
+		Image: facts.Image, Profile: plan.Name, Digest: plan.Digest, Mode: plan.Mode.String(),
+	}
+}
+
 // incident is a violation with what the shim knows of its container.
 func (r *reporter) incident(f *fence, v *enforce.Violation) incident.Incident {
-	inc := incident.Incident{
-		ID: incident.NewID(v.Time), Time: v.Time.UTC(), Node: r.node,
-		Namespace: f.task.namespace, Container: f.task.id,
-		Pod:   incident.Pod{Namespace: f.task.request.Facts.Namespace, Name: f.task.pod, UID: f.task.podUID, Container: f.task.request.Facts.Container},
-		Image: f.task.request.Facts.Image, Profile: v.Plan.Name, Digest: v.Plan.Digest, Mode: v.Plan.Mode.String(),
-		Session: v.Access.Subject.Session, Action: actions[v.Verdict.Action],
-		Access: incident.Access{Kind: v.Access.Kind.String(), Path: v.Access.Path, Syscall: v.Access.Name, Flags: openFlags(v)},
-		Subject: incident.Subject{
-			PID: v.PID, TID: v.TID, UID: v.Access.Subject.UID, Comm: v.Comm, Exe: v.Access.Subject.Exe, Cmdline: v.Cmdline,
-		},
-		Parents: parents(v.Parents), Reason: v.Verdict.Reason.String(), Suggestion: v.Suggest,
-		KillLatency: incident.KillLatency{Signalled: v.Killed},
+	inc := r.of(f, v.Plan, v.Time)
+	inc.Session, inc.Action = v.Access.Subject.Session, actions[v.Verdict.Action]
+	inc.Access = incident.Access{Kind: v.Access.Kind.String(), Path: v.Access.Path, Syscall: v.Access.Name, Flags: openFlags(v)}
+	inc.Subject = incident.Subject{
+		PID: v.PID, TID: v.TID, UID: v.Access.Subject.UID, Comm: v.Comm, Exe: v.Access.Subject.Exe, Cmdline: v.Cmdline,
 	}
+	inc.Parents, inc.Reason, inc.Suggestion = parents(v.Parents), v.Verdict.Reason.String(), v.Suggest
+	inc.KillLatency = incident.KillLatency{Signalled: v.Killed}
 	if v.Verdict.Reason == 0 && v.Err != nil {
 		inc.Reason = "what it was could not be told: " + v.Err.Error()
 	}

@@ -116,6 +116,9 @@ func what(inc *incident.Incident) string {
 	if inc.Action == incident.Lost {
 		return fmt.Sprintf("%d incidents could not be written", inc.Lost)
 	}
+	if inc.Action == incident.NotReloaded {
+		return safe(inc.Reason)
+	}
 	s := safe(inc.Access.Kind) + " " + safe(inc.Access.Object())
 	if exe := inc.Subject.Exe; exe != "" && inc.Access.Kind != "exec" {
 		s += " by " + incident.Safe(exe)

@@ -160,7 +160,7 @@ func (a *app) violations(dir string, tasks []state.Task) map[string]int {
 	}
 	for i := range incidents {
 		key := incidents[i].Namespace + "/" + incidents[i].Container
-		if from, ok := since[key]; ok && !incidents[i].Time.Before(from) {
+		if from, ok := since[key]; ok && !incidents[i].Time.Before(from) && incidents[i].Action != incident.NotReloaded {
 			counts[key]++
 		}
 	}

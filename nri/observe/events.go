@@ -164,6 +164,7 @@ func fieldPath(container string) string {
 
 var reasons = map[string]string{
 	incident.Killed: "StockadeKilled", incident.Denied: "StockadeDenied", incident.Frozen: "StockadeFrozen", incident.Reported: "StockadeReported",
+	incident.NotReloaded: "StockadeNotReloaded",
 }
 
 // write tries a few times: what the API server does not take is in the folder.

@@ -77,7 +77,7 @@ func (m *metrics) lose(stage string) { m.gone.WithLabelValues(stage).Inc() }
 
 func (m *metrics) violation(inc *incident.Incident) {
 	m.gone.WithLabelValues(stageShim).Add(float64(inc.Lost))
-	if inc.Action != incident.Lost {
+	if inc.Action != incident.Lost && inc.Action != incident.NotReloaded {
 		m.violations.WithLabelValues(m.names.word(inc.Profile), kindWord(inc.Access.Kind), doneWord(inc.Action)).Inc()
 	}
 }

@@ -53,11 +53,11 @@ func OCSF(f Finding, node, version string) map[string]any {
 }
 
 func violation(o object, inc *incident.Incident) {
-	stopped := inc.Action != incident.Reported
+	stopped := inc.Action != incident.Reported && inc.Action != incident.NotReloaded
 	dispose(o, stopped, dispLogged)
 	o["message"] = incident.Cause(inc)
 	o["finding_info"] = object{
-		"uid": text(inc.ID), "title": "Access that is not declared: " + text(inc.Access.Kind), "desc": incident.Cause(inc),
+		"uid": text(inc.ID), "title": title(inc), "desc": incident.Cause(inc),
 		"created_time": inc.Time.UnixMilli(), "types": []any{text(inc.Access.Kind)},
 		"analytic": object{"type_id": 1, "type": "Rule", "name": text(inc.Profile), "uid": text(inc.Digest)},
 	}
@@ -92,6 +92,13 @@ func violation(o object, inc *incident.Incident) {
 		"action": text(inc.Action), "kind": text(inc.Access.Kind), "syscall": text(inc.Access.Syscall), "flags": text(inc.Access.Flags),
 		"mode": text(inc.Mode), "session": inc.Session, "reason": text(inc.Reason), "namespace": text(inc.Namespace), "lost": int64(inc.Lost),
 	}}
+}
+
+func title(inc *incident.Incident) string {
+	if inc.Action == incident.NotReloaded {
+		return "A running container keeps an older profile"
+	}
+	return "Access that is not declared: " + text(inc.Access.Kind)
 }
 
 // judged is a container that was refused, or that runs unprotected.

@@ -12,6 +12,10 @@ const (
 	Denied   = "denied"   // this access; the container goes on
 	Frozen   = "frozen"   // the container is paused for forensics
 	Reported = "reported" // nothing was stopped: monitor mode
+	// NotReloaded stands in a record that says that a running container keeps
+	// an older profile than the store has, and in Reason why. It is no
+	// violation.
+	NotReloaded = "not reloaded"
 	// Lost stands in a record that says only how many incidents could not be
 	// written.
 	Lost = "lost"
@@ -33,7 +37,7 @@ type Incident struct {
 	Mode      string `json:"mode,omitempty"`   // enforce, monitor
 	Session   bool   `json:"session"`          // by a process of an exec session
 
-	Action     string   `json:"action"` // killed, denied, frozen, reported, lost
+	Action     string   `json:"action"` // killed, denied, frozen, reported, not reloaded, lost
 	Access     Access   `json:"access,omitzero"`
 	Subject    Subject  `json:"subject,omitzero"`
 	Parents    []Parent `json:"parents,omitempty"` // nearest first

@@ -61,6 +61,9 @@ func Cause(inc *Incident) string {
 	if inc.Action == Lost {
 		return fmt.Sprintf("stockade: %d incidents could not be written", inc.Lost)
 	}
+	if inc.Action == NotReloaded {
+		return shorten(fmt.Sprintf("stockade: not reloaded: the container keeps profile %s as it was: %s", Safe(inc.Profile), Safe(inc.Reason)), maxCause)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "stockade: %s: %s %s", Safe(inc.Action), Safe(inc.Access.Kind), shorten(Safe(inc.Access.Object()), 400))
 	switch {
