@@ -12,6 +12,7 @@ import (
 	"github.com/stockade-dev/stockade/integration/image"
 	"github.com/stockade-dev/stockade/integration/node"
 	"github.com/stockade-dev/stockade/shim/control/api"
+	"github.com/stockade-dev/stockade/shim/incident"
 	"github.com/stockade-dev/stockade/shim/state"
 )
 
@@ -324,6 +325,7 @@ func TestReloadMode(t *testing.T) {
 func TestReloadBroken(t *testing.T) {
 	c := change(t, base)
 	before := c.status().Digest
+	failures := map[string]bool{}
 	for name, text := range map[string]string{
 		"no YAML":          "spec: [",
 		"an unknown field": "apiVersion: stockade.dev/v1alpha1\nkind: Profile\nmetadata: {name: " + c.name + "}\nspec: {alow: {}}\n",
@@ -350,6 +352,10 @@ func TestReloadBroken(t *testing.T) {
 		}
 		c.mayNot("spawn", "/bin/hello")
 		c.may("cat", "/etc/app.conf")
+		if again := c.reload(); again.Failed != r.Failed {
+			t.Errorf("%s, again: %+v", name, again)
+		}
+		failures[r.Failed] = true
 	}
 	c.put(base)
 	if r := c.reload(); r.Failed != "" || r.Changed() {
@@ -357,6 +363,24 @@ func TestReloadBroken(t *testing.T) {
 	}
 	if s := c.status(); s.Failed != "" {
 		t.Errorf("mended: %+v", s)
+	}
+	// Each is an incident, once.
+	told := map[string]int{}
+	for _, i := range incidentsOf(t, shared, c.task) {
+		if i.Action == incident.NotReloaded {
+			told[i.Reason]++
+			if i.Digest != before || !strings.Contains(incident.Cause(&i), "keeps profile "+c.name+" as it was") {
+				t.Errorf("%+v", i)
+			}
+		}
+	}
+	for why := range failures {
+		if told[why] != 1 {
+			t.Errorf("%d incidents say %q", told[why], why)
+		}
+	}
+	if len(told) != len(failures) {
+		t.Errorf("incidents: %v", told)
 	}
 }
 

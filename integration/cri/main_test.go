@@ -94,6 +94,15 @@ func writeProfile(n *node.Node, name, text string) error {
 	return errors.Join(os.WriteFile(file+".new", []byte(text), 0o600), os.Rename(file+".new", file))
 }
 
+func removeProfiles(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(shared.node.ProfilesDir(), name+".yaml")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // plugin starts stockade-nri on the node for the time of a test.
 func (c *client) plugin(t *testing.T, config string) *node.Plugin {
 	t.Helper()

@@ -38,7 +38,7 @@ spec:
   allow: {exec: [/bin/probe], read: ["@image"]}
 `
 
-func newBed(t *testing.T) *bed {
+func newBed(t *testing.T, also ...func(*bed)) *bed {
 	t.Helper()
 	root, err := checkout.Root()
 	must(t, err)
@@ -47,6 +47,9 @@ func newBed(t *testing.T) *bed {
 	b := &bed{from: t.TempDir()}
 	// Not bin/: the shim lies there.
 	b.conf = node.Config{Dir: filepath.Join(root, ".work/is"), Bin: []string{filepath.Join(root, ".work/is/usr/local/bin"), filepath.Join(root, ".cache/bin")}}
+	for _, f := range also {
+		f(b)
+	}
 	b.Node, err = node.Start(t.Context(), b.conf)
 	must(t, err)
 	t.Cleanup(func() {
@@ -63,11 +66,7 @@ func newBed(t *testing.T) *bed {
 		must(t, os.MkdirAll(filepath.Join(b.Dir(), d), 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(b.Dir(), "proc/sys/fs/fanotify/max_user_groups"), []byte("128\n"), 0o644))
-	sh := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(b.Dir(), "bin/sh"), "./testdata/sh")
-	sh.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := sh.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	b.program(t, "sh")
 	img, err := (&image.Builder{Root: root, Log: os.Stderr}).Named(t.Context(), "probe")
 	must(t, err)
 	must(t, b.Import(t.Context(), img.Tar))
@@ -76,6 +75,16 @@ func newBed(t *testing.T) *bed {
 	b.forgetHandler(t)
 	go b.serveRestarts(t)
 	return b
+}
+
+// program builds one of testdata's into the node's /bin.
+func (b *bed) program(t *testing.T, name string) {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(b.Dir(), "bin", name), "./testdata/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 var imports = regexp.MustCompile(`(?m)^imports = .*$`)
@@ -92,7 +101,10 @@ func (b *bed) forgetHandler(t *testing.T) {
 		t.Fatalf("%s has no handler", file)
 	}
 	// What it imports by its absolute path is not inside the root that is installed into.
-	must(t, os.WriteFile(file, imports.ReplaceAll(without, []byte("imports = []")), 0o600))
+	text := imports.ReplaceAll(without, []byte("imports = []"))
+	// Where NRI looks by default, inside that root.
+	text = bytes.Replace(text, []byte(b.NRIPlugins()), []byte(filepath.Join(b.Dir(), "opt/nri/plugins")), 1)
+	must(t, os.WriteFile(file, text, 0o600))
 	must(t, b.Crash())
 	must(t, b.Restart(t.Context(), b.conf))
 }

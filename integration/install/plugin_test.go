@@ -1,0 +1,130 @@
+package install_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stockade-dev/stockade/integration/checkout"
+	"github.com/stockade-dev/stockade/nri/health"
+)
+
+// withPlugin is a node with NRI. What containerd starts sees the node's etc in /etc, as on a host: a plugin that NRI
+// starts has no environment, and reads /etc/stockade.
+func withPlugin(t *testing.T) func(*bed) {
+	return func(b *bed) {
+		root, err := checkout.Root()
+		must(t, err)
+		bin := t.TempDir()
+		script := fmt.Sprintf("#!/bin/sh\nexec unshare -m --propagation private sh -c '[ ! -d %[1]s/etc ] || mount -t overlay overlay -o lowerdir=%[1]s/etc:/etc /etc || exit 1\n"+
+			"exec %[2]s/.cache/bin/containerd \"$@\"' containerd \"$@\"\n", b.conf.Dir, root)
+		must(t, os.WriteFile(filepath.Join(bin, "containerd"), []byte(script), 0o755))
+		b.conf.NRI, b.conf.Bin = true, append([]string{bin}, b.conf.Bin...)
+		data, err := os.ReadFile(filepath.Join(root, "bin/stockade-nri"))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(b.from, "stockade-nri"), data, 0o755))
+	}
+}
+
+// admin writes what an admin has in /etc/stockade.
+func (b *bed) admin(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile(b.StockadeConfig())
+	must(t, err)
+	must(t, os.MkdirAll(filepath.Join(b.Dir(), "etc/stockade"), 0o755))
+	must(t, os.WriteFile(filepath.Join(b.Dir(), "etc/stockade/config.yaml"), data, 0o644))
+	must(t, os.WriteFile(filepath.Join(b.Dir(), "etc/stockade/nri.yaml"), []byte("metrics: none\ncontainerd: "+b.Address()+"\n"), 0o644))
+}
+
+// pluginProcess waits for a plugin that is connected, other than one known before.
+func (b *bed) pluginProcess(t *testing.T, not int) int {
+	t.Helper()
+	var h health.Health
+	var err error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if h, err = health.Read(b.StateDir()); err == nil && h.Connected && h.PID != not && h.Profiles == 1 {
+			return h.PID
+		}
+	}
+	t.Fatalf("no plugin is connected: %+v, %v\n%s", h, err, b.LogTail())
+	return 0
+}
+
+// TestPreinstalled: --nri preinstalled puts the plugin where containerd starts it by itself, each time that it starts,
+// and uninstall takes it away again.
+func TestPreinstalled(t *testing.T) {
+	b := newBed(t, withPlugin(t))
+	b.admin(t)
+	before := b.files(t)
+	out := b.stockade(t, 0, "install", "--nri", "preinstalled")
+	program := filepath.Join(b.Dir(), "opt/nri/plugins/10-stockade")
+	if info, err := os.Stat(program); err != nil || info.Mode().Perm() != 0o755 || !strings.Contains(out, "/opt/nri/plugins/10-stockade") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	first := b.pluginProcess(t, 0)
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", first)); err != nil || exe != program {
+		t.Errorf("the plugin is %s, %v", exe, err)
+	}
+	b.holds(t)
+	must(t, b.Crash())
+	must(t, b.Restart(t.Context(), b.conf))
+	second := b.pluginProcess(t, first)
+	n := b.restarts.Load()
+	if out := b.stockade(t, 0, "install", "--nri", "preinstalled"); !strings.Contains(out, "nothing to do") || b.restarts.Load() != n {
+		t.Errorf("%s", out)
+	}
+	b.stockade(t, 0, "uninstall")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", second)); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the plugin runs on after uninstall")
+		}
+	}
+	same(t, b.files(t), before)
+}
+
+// TestUnit: --nri unit writes the unit, has it started at boot and now, and what it starts is there and connects.
+// systemd itself is not here: what it is asked for is written down.
+func TestUnit(t *testing.T) {
+	b := newBed(t, withPlugin(t))
+	b.admin(t)
+	b.program(t, "systemctl")
+	before := b.files(t)
+	asked := func() string {
+		data, _ := os.ReadFile(filepath.Join(b.Dir(), "systemctl.asked"))
+		return string(data)
+	}
+	b.stockade(t, 0, "install", "--nri", "unit")
+	if got := asked(); !strings.HasSuffix(got, "daemon-reload\nrestart stockade-nri.service\n") {
+		t.Errorf("systemctl was asked for %q", got)
+	}
+	unit, err := os.ReadFile(filepath.Join(b.Dir(), "etc/systemd/system/stockade-nri.service"))
+	must(t, err)
+	if link, err := os.Readlink(filepath.Join(b.Dir(), "etc/systemd/system/multi-user.target.wants/stockade-nri.service")); err != nil || link != "../stockade-nri.service" {
+		t.Errorf("%s, %v", link, err)
+	}
+	start := ""
+	for line := range strings.Lines(string(unit)) {
+		if command, ok := strings.CutPrefix(line, "ExecStart="); ok {
+			start = strings.TrimSpace(command)
+		}
+	}
+	if start != "/usr/local/bin/stockade-nri" {
+		t.Fatalf("the unit starts %q", start)
+	}
+	p, err := b.StartPlugin(t.Context(), filepath.Join(b.Dir(), filepath.Dir(start)), "metrics: none\n")
+	must(t, err)
+	b.pluginProcess(t, 0)
+	b.holds(t)
+	must(t, p.Stop())
+	b.stockade(t, 0, "uninstall")
+	if got := asked(); !strings.Contains(got, "stop stockade-nri.service") && !strings.Contains(got, "--now stockade-nri.service") {
+		t.Errorf("systemctl was asked for %q", got)
+	}
+	same(t, b.files(t), before)
+}
