@@ -103,7 +103,7 @@ func (s *site) doesNotHold(t *testing.T) {
 		return s.kubectl(t, "get", "profile", "listens", "-o", "jsonpath={.status.nodes[?(@.name=='"+s.NodeName+"')].error}")
 	}
 	eventually(t, "the node says that the profile does not hold there", func() bool {
-		return strings.Contains(node(), "does not hold on this node") && strings.Contains(node(), "spec.allow.listen")
+		return strings.Contains(node(), "does not hold on this node") && strings.Contains(node(), "spec.allowUnenforced")
 	})
 	if got := s.kubectl(t, "get", "profile", "listens", "-o", "jsonpath={.status.conditions[?(@.type=='Accepted')].status}"); got != "True" {
 		t.Errorf("Accepted is %q: as a text it is right", got)
