@@ -205,7 +205,7 @@ func TestDaemonSet(t *testing.T) {
 	t.Run("metrics", s.metrics)
 	s.uninstall(t, before)
 	s.kubectl(t, "delete", "-k", s.contrib("uninstall"))
-	s.kubectl(t, "delete", "--ignore-not-found", "-k", s.contrib(""))
+	s.kubectl(t, "delete", "--ignore-not-found", "-k", filepath.Join(s.root, "contrib/testdata/metrics"))
 	t.Run("helm", s.helm)
 }
 
