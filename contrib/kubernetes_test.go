@@ -129,8 +129,10 @@ func TestChartValues(t *testing.T) {
 		"hostNetwork=true", "crd.keep=true", "runtimeClass.nodeSelector=null", "requirePolicy.create=false", "paths.containerd=/run/k3s/containerd",
 		"podAnnotations.prometheus\\.io/scrape=yes")
 	text := fmt.Sprint(all)
-	for _, want := range []string{"registry.example/s:1", "--label-node=$(NODE_NAME) --unit=k3s.service", "hostNetwork:true", "helm.sh/resource-policy:keep", "system:serviceaccount:other:stockade",
-		"path:/run/k3s/containerd", "prometheus.io/scrape:yes"} {
+	for _, want := range []string{
+		"registry.example/s:1", "--label-node=$(NODE_NAME) --unit=k3s.service", "hostNetwork:true", "helm.sh/resource-policy:keep", "system:serviceaccount:other:stockade",
+		"path:/run/k3s/containerd", "prometheus.io/scrape:yes",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
 		}
