@@ -43,9 +43,38 @@ func (s *site) deviating(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	// So is a refusal.
+	// So is a refusal: the shim's, which kubelet tells of, and the plugin's own.
 	stranger := create(t, newPod("stranger", "nobody-declared-this", "sleep", "1"))
 	awaitRefused(t, stranger, "nobody-declared-this", "no profile for")
+	awaitEvent(t, stranger, "Failed", "refused by stockade", "no profile for")
+	forger := newPod("forger", "runs", "spawn", "/bin/hello")
+	forger.Annotations = map[string]string{"stockade.dev/selection": "x"}
+	forger = create(t, forger)
+	awaitRefused(t, forger, "runs", "which only stockade-nri may set")
+	awaitEvent(t, forger, "StockadeRefused", "refused: container runs: the pod sets an annotation")
+}
+
+// otherHandler: a pod that a profile is for and that does not run under Stockade gets what NRI can give, and everybody is
+// told what that is not.
+func (s *site) otherHandler(t *testing.T) {
+	p := create(t, plain(newPod("elsewhere", "runs", "sleep", "3600")))
+	awaitReady(t, p)
+	awaitEvent(t, p, "StockadeUnprotected", "container runs:", "not under Stockade's", "set runtimeClassName", "undeclared system calls fail with EPERM")
+	s.awaitCondition(t, corev1.ConditionFalse, "Unprotected", "default/elsewhere")
+	must(t, remove(p.Namespace, p.Name))
+	awaitGone(t, p)
+	s.awaitCondition(t, corev1.ConditionTrue, "Ready", "profiles")
+}
+
+// doctor is what the admin of the node sees.
+func (s *site) doctor(t *testing.T) string {
+	t.Helper()
+	cmd := osexec.CommandContext(t.Context(), s.at("usr/local/bin/stockade"), "doctor", "--config", s.Node.StockadeConfig())
+	out, err := cmd.CombinedOutput()
+	if exit := (*osexec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 func (s *site) stockadeReady(t *testing.T) corev1.NodeCondition {
@@ -84,8 +113,14 @@ func (s *site) condition(t *testing.T) {
 	if out := s.kubectl(t, "describe", "node", s.NodeName); !strings.Contains(out, "StockadeReady") || !strings.Contains(out, "zz-bad.yaml") {
 		t.Errorf("kubectl describe node does not say it:\n%s", out)
 	}
+	if out := s.doctor(t); !strings.Contains(out, "zz-bad.yaml") || !strings.Contains(out, "stockade-nri has a problem") {
+		t.Errorf("stockade doctor does not say it:\n%s", out)
+	}
 	must(t, os.Remove(bad))
 	s.awaitCondition(t, corev1.ConditionTrue, "Ready", "profiles")
+	if out := s.doctor(t); strings.Contains(out, "zz-bad.yaml") {
+		t.Errorf("stockade doctor says it still:\n%s", out)
+	}
 	if runs = awaitReady(t, runs); status(runs, "runs").RestartCount != 0 {
 		t.Errorf("the broken store ended a container:\n%s", describe(t, runs.Name))
 	}
@@ -163,22 +198,32 @@ func (s *site) metrics(t *testing.T) {
 	awaitEvent(t, p, "StockadeKilled", "container runs killed")
 	awaitReady(t, create(t, newPod("held-and-counted", "runs", "sleep", "3600")))
 	text := ""
-	for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
-		code, body, err := get(prometheus)
-		err = errors.Join(err, lacks(body, `stockade_violations_total{action="killed",kind="exec",profile="runs"}`, `stockade_containers{mode="enforce",profile="runs"}`,
-			"stockade_plugin_connected 1\n", `stockade_findings_told_total{sink="events"}`, `stockade_findings_lost_total{stage="events"} 0`+"\n",
-			"stockade_profiles_bad 0\n", `stockade_decisions_total{`, "stockade_answer_duration_seconds_count", "stockade_shims_silent 0\n"))
-		if code == 200 && err == nil {
-			break
+	says := func(wanted ...string) {
+		t.Helper()
+		for end := time.Now().Add(limit); ; time.Sleep(200 * time.Millisecond) {
+			code, body, err := get(prometheus)
+			if err = errors.Join(err, lacks(body, wanted...)); code == 200 && err == nil {
+				text = body
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%d, %v", code, err)
+			}
 		}
-		if time.Now().After(end) {
-			t.Fatalf("%d, %v", code, err)
-		}
-		text = body
 	}
+	says(`stockade_violations_total{action="killed",kind="exec",profile="runs"}`, `stockade_containers{mode="enforce",profile="runs"}`,
+		"stockade_plugin_connected 1\n", `stockade_findings_told_total{sink="events"}`, `stockade_findings_lost_total{stage="events"} 0`+"\n",
+		"stockade_profiles_bad 0\n", "stockade_plugin_problems 0\n", `stockade_decisions_total{`, "stockade_answer_duration_seconds_count",
+		"stockade_shims_silent 0\n", "stockade_containers_unprotected 0\n")
 	if strings.Contains(text, "/bin/hello") || strings.Contains(text, `"counted"`) {
 		t.Errorf("metrics tell of paths or pods:\n%s", text)
 	}
+	// A node that is broken says so here as well.
+	bad := s.at("etc/stockade/profiles.d/zz-bad.yaml")
+	must(t, os.WriteFile(bad, []byte("nonsense: ["), 0o600))
+	says("stockade_profiles_bad 1\n", "stockade_plugin_problems 1\n")
+	must(t, os.Remove(bad))
+	says("stockade_profiles_bad 0\n", "stockade_plugin_problems 0\n")
 }
 
 func lacks(text string, wanted ...string) error {

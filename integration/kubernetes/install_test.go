@@ -202,6 +202,7 @@ func TestDaemonSet(t *testing.T) {
 	t.Run("the service account's limits", s.accountLimits)
 	t.Run("profiles that do not hold", s.doesNotHold)
 	t.Run("the node's condition", s.condition)
+	t.Run("another runtime handler", s.otherHandler)
 	t.Run("metrics", s.metrics)
 	s.uninstall(t, before)
 	s.kubectl(t, "delete", "-k", s.contrib("uninstall"))

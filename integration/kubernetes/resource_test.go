@@ -29,7 +29,7 @@ func TestProfileResource(t *testing.T) {
 	applyProfile("{}")
 	t.Cleanup(func() { kubectlAfter(t, "delete", "--ignore-not-found", "profile", name) })
 	eventually(t, "the status names the node", func() bool {
-		return kubectl(t, "get", "profile", name, "-o", "jsonpath={.status.nodes[*].digest}{.status.digest}") != ""
+		return kubectl(t, "get", "profile", name, "-o", "jsonpath={.status.nodes[*].name}") == shared.NodeName
 	})
 	pod := awaitReady(t, create(t, newPod("resourced", name, "sleep", "3600")))
 	session := func() string {
@@ -77,10 +77,11 @@ func applyManifests(t *testing.T) {
 	kubectl(t, "wait", "--for=condition=Established", "crd/profiles.stockade.dev")
 }
 
-// pluginKubeconfig is a kubeconfig of the account that the DaemonSet's pods have.
+// pluginKubeconfig is a kubeconfig of the account that the DaemonSet's pods have, on this node.
 func pluginKubeconfig(t *testing.T) string {
 	t.Helper()
-	token := strings.TrimSpace(kubectl(t, "create", "token", "stockade", "-n", "stockade-system"))
+	token := strings.TrimSpace(kubectl(t, "create", "token", "stockade", "-n", "stockade-system", "--bound-object-kind", "Node",
+		"--bound-object-name", shared.NodeName))
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
