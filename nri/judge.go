@@ -220,6 +220,12 @@ func (r *Rules) Validate(v *View, self string, req *api.ValidateContainerAdjustm
 	case Refuse:
 		return errors.New(j.Why)
 	case Deliver:
+		// NRI keeps what was set beside the mark of who takes it away, and then does both in no order.
+		for key := range req.GetAdjust().GetAnnotations() {
+			if name, taken := strings.CutPrefix(key, "-"); taken && selection.Reserved(name) {
+				return fmt.Errorf("stockade-nri's choice did not get through: another plugin takes the annotation %.200q away", name)
+			}
+		}
 		if _, err := v.Key.Verify(describe(pod, c).Bearer, req.GetAdjust().GetAnnotations()); err != nil {
 			return fmt.Errorf("stockade-nri's choice did not get through: %w", err)
 		}

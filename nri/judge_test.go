@@ -177,8 +177,13 @@ func TestValidate(t *testing.T) {
 		{"as chosen", &api.ValidateContainerAdjustmentRequest{Pod: ours, Container: c, Adjust: right}, ""},
 		{"the handler timed out", &api.ValidateContainerAdjustmentRequest{Pod: ours, Container: c}, "did not get through"},
 		{"another plugin takes it away", &api.ValidateContainerAdjustmentRequest{Pod: ours, Container: c, Adjust: with(func(a map[string]string) {
+			a["-"+selection.Selected] = "" // beside the annotation, as NRI has it
+		})}, "did not get through"},
+		{"another plugin takes the facts away", &api.ValidateContainerAdjustmentRequest{Pod: ours, Container: c, Adjust: with(func(a map[string]string) {
+			a["-"+selection.SelectedFacts] = ""
+		})}, "did not get through"},
+		{"it is gone", &api.ValidateContainerAdjustmentRequest{Pod: ours, Container: c, Adjust: with(func(a map[string]string) {
 			delete(a, selection.Selected)
-			a["-"+selection.Selected] = ""
 		})}, "did not get through"},
 		{"another plugin sets its own", &api.ValidateContainerAdjustmentRequest{Pod: ours, Container: c, Adjust: with(func(a map[string]string) {
 			a[selection.SelectedFacts] = `{"asked":"wide"}`

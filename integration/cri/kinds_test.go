@@ -20,7 +20,7 @@ func TestKindsOfContainers(t *testing.T) {
 			if with != "shim alone" {
 				shared.plugin(t, "")
 			}
-			p := shared.pod(t, podSpec{annotations: map[string]string{selection.Annotation + ".debugger": "choice"}})
+			p := shared.pod(t, podSpec{namespace: "kinds"})
 			side := p.mustRun(t, "init", sleeps...) // a sidecar: an init container that stays
 			for range 2 {
 				// kubelet starts it again: the same name, another attempt, the same fence.
@@ -29,7 +29,7 @@ func TestKindsOfContainers(t *testing.T) {
 			}
 			main := p.mustRun(t, "main", sleeps...)
 			// An ephemeral container comes to a pod that runs.
-			protected(t, p, "debugger", "choice")
+			protected(t, p, "debugger", "debugger")
 			p.mustRun(t, "debugger", deviates...).killed(t, otherRan)
 			p.refused(t, "no profile for", "stranger", deviates...)
 			for _, c := range []*container{side, main} {
@@ -53,6 +53,7 @@ func (m *meddler) CreateContainer(_ context.Context, _ *api.PodSandbox, c *api.C
 		m.seen.Add(1)
 	}
 	adjust.RemoveAnnotation(selection.Selected)
+	adjust.RemoveAnnotation(selection.SelectedFacts)
 	if m.forge != "" {
 		adjust.AddAnnotation(selection.Selected, m.forge)
 	}
@@ -92,8 +93,8 @@ func TestMeddlingPlugin(t *testing.T) {
 			shared.plugin(t, "")
 			protected(t, shared.pod(t, podSpec{}), "main", "main")
 			shared.meddle(t, m)
-			p := shared.pod(t, podSpec{namespace: "labels", labels: map[string]string{"app": "probe"}})
-			p.refused(t, "stockade-nri's choice did not get through", "main", deviates...)
+			// The shim alone would take it, as the control shows.
+			shared.pod(t, podSpec{}).refused(t, "stockade-nri's choice did not get through", "main", deviates...)
 			if m.seen.Load() == 0 {
 				t.Error("the other plugin never saw our annotation: this shows nothing")
 			}

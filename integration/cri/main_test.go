@@ -72,6 +72,7 @@ func setUp(ctx context.Context, name string, c node.Config) (_ *client, err erro
 var profiles = map[string]string{
 	"main":      profile("main", `match: {images: ["docker.io/stockade/probe:test"], containers: [main]}`),
 	"init":      profile("init", `match: {images: ["docker.io/stockade/probe:test"], containers: [init]}`),
+	"debugger":  profile("debugger", `match: {images: ["docker.io/stockade/probe:test"], containers: [debugger]}`),
 	"choice":    profile("choice", `match: {namespaces: [prod]}`),
 	"elsewhere": profile("elsewhere", `match: {namespaces: [nowhere]}`),
 	"label":     profile("label", `match: {images: ["docker.io/stockade/probe:test"], namespaces: [labels], podSelector: {matchLabels: {app: probe}}}`),
