@@ -41,6 +41,7 @@ type reporter struct {
 	lost      atomic.Uint64 // since the last one that was told
 	told      atomic.Uint64
 	missed    atomic.Uint64 // lost in all
+	hurry     atomic.Bool   // what is not told yet is counted as lost
 	done      chan struct{}
 }
 
@@ -83,11 +84,17 @@ func (r *reporter) enqueue(t told) {
 	}
 }
 
+// close tells what is still to be told until it has to end. What there is no time for is counted, and the count is told.
 func (r *reporter) close(ctx context.Context) {
 	close(r.queue)
 	select {
 	case <-r.done:
-	case <-ctx.Done():
+	case <-before(ctx, 2*time.Second):
+		r.hurry.Store(true)
+		select {
+		case <-r.done:
+		case <-before(ctx, time.Second): // one of them blocks
+		}
 	}
 	if n := r.lost.Swap(0); n > 0 { // nothing came after them that could have said so
 		r.writer.Put(incident.Incident{Node: r.node, Action: incident.Lost, Lost: n})
@@ -95,9 +102,25 @@ func (r *reporter) close(ctx context.Context) {
 	_ = r.writer.Close(ctx)
 }
 
+// before is closed some time before ctx ends.
+func before(ctx context.Context, reserve time.Duration) <-chan struct{} {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx.Done()
+	}
+	early, cancel := context.WithDeadline(ctx, deadline.Add(-reserve))
+	context.AfterFunc(early, cancel)
+	return early.Done()
+}
+
 func (r *reporter) run() {
 	defer close(r.done)
 	for t := range r.queue {
+		if r.hurry.Load() {
+			r.lost.Add(1)
+			r.missed.Add(1)
+			continue
+		}
 		var inc incident.Incident
 		if t.reload != nil {
 			inc = *t.reload

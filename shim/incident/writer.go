@@ -32,6 +32,7 @@ type Writer struct {
 	closed bool       // guarded by mu
 	lost   uint64     // guarded by mu: not yet carried by a written incident
 	total  uint64     // guarded by mu: lost since NewWriter
+	until  time.Time  // guarded by mu: when a closed writer stops writing; zero: when it is done
 }
 
 // NewWriter prepares dir (created 0700; an existing one must be a real folder
@@ -91,8 +92,7 @@ func (w *Writer) Put(inc Incident) (id string, ok bool) {
 		default:
 		}
 	}
-	w.lost++
-	w.total++
+	w.loseLocked(&inc)
 	return inc.ID, false
 }
 
@@ -103,13 +103,17 @@ func (w *Writer) Dropped() uint64 {
 	return w.total
 }
 
-// Close writes what is queued and ends the writer. When ctx ends first, it
+// Close writes what is queued and ends the writer. Shortly before ctx ends, what
+// is left counts as lost, and a record says how many. When ctx ends first, it
 // returns an error that says how many incidents had not been written; the
 // goroutine goes on as long as the disk holds it.
 func (w *Writer) Close(ctx context.Context) error {
 	w.mu.Lock()
 	if !w.closed {
 		w.closed = true
+		if deadline, ok := ctx.Deadline(); ok {
+			w.until = deadline.Add(-reserve)
+		}
 		close(w.wake)
 	}
 	w.mu.Unlock()
@@ -137,13 +141,39 @@ func (w *Writer) run() {
 			for {
 				select {
 				case inc := <-w.queue:
-					w.write(inc)
+					w.finish(inc)
 				default:
 					w.writeLoss()
 					return
 				}
 			}
 		}
+	}
+}
+
+// loseLocked counts an incident that is not written, with those that it was to
+// tell of. mu is held.
+func (w *Writer) loseLocked(inc *Incident) {
+	w.lost += inc.Lost
+	if inc.Action != Lost {
+		w.lost++
+		w.total++
+	}
+}
+
+// reserve is the time that the last record, of what was lost, may take.
+const reserve = 300 * time.Millisecond
+
+// finish writes one of the last incidents, if there is time for it.
+func (w *Writer) finish(inc Incident) {
+	w.mu.Lock()
+	late := !w.until.IsZero() && time.Now().After(w.until)
+	if late {
+		w.loseLocked(&inc)
+	}
+	w.mu.Unlock()
+	if !late {
+		w.write(inc)
 	}
 }
 
@@ -156,11 +186,7 @@ func (w *Writer) write(inc Incident) {
 	err := w.dir.write(inc)
 	if err != nil {
 		w.mu.Lock()
-		w.lost += lost
-		if inc.Action != Lost {
-			w.lost++
-			w.total++
-		}
+		w.loseLocked(&inc)
 		w.mu.Unlock()
 		w.warn(fmt.Sprintf("incident %s could not be written: %v: %s", inc.ID, err, Cause(&inc)))
 		return

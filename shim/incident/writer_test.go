@@ -138,6 +138,12 @@ func TestPutNeverWaitsAndLossesAreSaid(t *testing.T) {
 			lost++
 		}
 	}
+	carried := sample()
+	carried.Lost = 7 // of the caller's: they were not told of before, nor are they now
+	if _, ok := w.Put(carried); ok {
+		t.Fatal("there is room")
+	}
+	lost++
 	if lost < puts-queueLength-1 || lost != w.Dropped() {
 		t.Errorf("%d puts: %d lost, Dropped says %d", puts, lost, w.Dropped())
 	}
@@ -156,7 +162,7 @@ func TestPutNeverWaitsAndLossesAreSaid(t *testing.T) {
 	for _, inc := range got {
 		said += inc.Lost
 	}
-	if uint64(len(got))+lost != puts || said != lost {
+	if uint64(len(got))+lost != puts+1 || said != lost+7 {
 		t.Errorf("%d written, %d lost of %d; the incidents say %d lost", len(got), lost, puts, said)
 	}
 	if _, ok := w.Put(sample()); ok {
@@ -258,5 +264,35 @@ func TestHugeAndBrokenTextIsBounded(t *testing.T) {
 	last := got.Subject.Cmdline[len(got.Subject.Cmdline)-1]
 	if !strings.Contains(last, " more)") || len(got.Parents) != 64 || inc.Subject.Cmdline[5] != before {
 		t.Errorf("cmdline ends %q, %d parents", last, len(got.Parents))
+	}
+}
+
+// TestNoTimeToWriteAll: what a shim that ends cannot write any more is counted, and the count is written.
+func TestNoTimeToWriteAll(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, dir, Limit{})
+	w.dir.before = func() { time.Sleep(20 * time.Millisecond) } // a slow disk
+	const all = 200
+	for range all {
+		w.Put(sample())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_ = w.Close(ctx)
+	<-w.done
+	found, damaged, err := List(dir, Filter{})
+	if err != nil || len(damaged) > 0 {
+		t.Fatal(err, damaged)
+	}
+	written, lost := 0, uint64(0)
+	for _, inc := range found {
+		if inc.Action != Lost {
+			written++
+		}
+		lost += inc.Lost
+	}
+	lost -= uint64(written) * sample().Lost // the samples say that there were some before
+	if written == all || written+int(lost) != all {
+		t.Errorf("%d written and %d said to be lost of %d", written, lost, all)
 	}
 }
