@@ -123,11 +123,30 @@ func (g *Guard) PID() int {
 	return g.proc.pid
 }
 
+// restarts bounds how often a guard is started that dies again before it watches, and the first pause after one, which
+// doubles: what kills it, or a shortage, may pass. Until then the shim's own death would let pending opens through.
+const (
+	restarts     = 8
+	restartPause = 10 * time.Millisecond
+)
+
 // Restart replaces the guard process by a new one that watches the same containers, except those whose control group has
-// been removed. With an error the containers are not guarded: kill them.
+// been removed. One that does not come to that is replaced as well, a few times. With an error the containers are not
+// guarded: kill them.
 func (g *Guard) Restart() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for n := 0; ; n++ {
+		err := g.restart()
+		if err == nil || n == restarts-1 {
+			return err
+		}
+		time.Sleep(restartPause << n)
+	}
+}
+
+// restart is called with g.mu held.
+func (g *Guard) restart() error {
 	g.proc.end()
 	proc, err := g.spawn()
 	if err != nil {

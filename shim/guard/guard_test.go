@@ -251,6 +251,61 @@ func TestDoneAndRestart(t *testing.T) {
 	}
 }
 
+// A guard that is killed while it starts is replaced as well: its containers are not to die of that. One that never comes
+// up is given up.
+func TestRestartAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		dies  int
+		works bool
+	}{
+		{"dies once", 1, true},
+		{"dies often", restarts - 1, true},
+		{"dies always", restarts, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := own(t)
+			c, _ := hammer(t, "sleep 100")
+			if err := g.Watch("container", c.Spec()); err != nil {
+				t.Fatal(err)
+			}
+			g.binary = dying(t, tt.dies)
+			if err := unix.Kill(g.PID(), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			<-g.Done()
+			if err := g.Restart(); (err == nil) != tt.works || err != nil && !errors.Is(err, ErrDead) {
+				t.Fatal(err)
+			}
+			if !tt.works {
+				return
+			}
+			if err := g.Watch("container", c.Spec()); err != nil || len(g.watches) != 1 {
+				t.Errorf("the new one: %v, watches %v", err, g.watches)
+			}
+		})
+	}
+}
+
+// dying is a guard's program that is killed the first times.
+func dying(t *testing.T, times int) string {
+	t.Helper()
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "guard")
+	if err := os.WriteFile(file, exe, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for n := range times {
+		if err := os.WriteFile(fmt.Sprint(file, deaths, n), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file
+}
+
 // A guard that is stopped does not answer. It is killed, so that it can be replaced.
 func TestGuardStopped(t *testing.T) {
 	g := own(t)
