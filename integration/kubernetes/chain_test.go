@@ -113,14 +113,13 @@ func (s *site) condition(t *testing.T) {
 	if out := s.kubectl(t, "describe", "node", s.NodeName); !strings.Contains(out, "StockadeReady") || !strings.Contains(out, "zz-bad.yaml") {
 		t.Errorf("kubectl describe node does not say it:\n%s", out)
 	}
-	if out := s.doctor(t); !strings.Contains(out, "zz-bad.yaml") || !strings.Contains(out, "stockade-nri has a problem") {
-		t.Errorf("stockade doctor does not say it:\n%s", out)
-	}
+	eventually(t, "stockade doctor says it", func() bool {
+		out := s.doctor(t)
+		return strings.Contains(out, "! "+bad) && strings.Contains(out, "stockade-nri has a problem: /etc/stockade/profiles.d/zz-bad.yaml")
+	})
 	must(t, os.Remove(bad))
 	s.awaitCondition(t, corev1.ConditionTrue, "Ready", "profiles")
-	if out := s.doctor(t); strings.Contains(out, "zz-bad.yaml") {
-		t.Errorf("stockade doctor says it still:\n%s", out)
-	}
+	eventually(t, "stockade doctor says nothing of it any more", func() bool { return !strings.Contains(s.doctor(t), "zz-bad.yaml") })
 	if runs = awaitReady(t, runs); status(runs, "runs").RestartCount != 0 {
 		t.Errorf("the broken store ended a container:\n%s", describe(t, runs.Name))
 	}
