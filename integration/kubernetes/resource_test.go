@@ -18,7 +18,7 @@ import (
 func TestProfileResource(t *testing.T) {
 	const name = "resourced"
 	applyManifests(t)
-	p := startPlugin(t, "kubernetes: "+pluginKubeconfig(t)+"\n")
+	p := startPlugin(t, "kubernetes: "+pluginKubeconfig(t)+"\nnodeName: "+shared.NodeName+"\n")
 	applyProfile := func(sessions string) {
 		t.Helper()
 		out, err := shared.Kubectl(t.Context(), probeProfile(name, "{exec: [/bin/probe]}", sessions), "apply", "-f", "-")
