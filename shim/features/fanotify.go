@@ -15,8 +15,9 @@ import (
 	"github.com/stockade-dev/stockade/shim/procfs"
 )
 
-// probeTime ends a probe that hangs: closing the group lets everybody go on.
-const probeTime = 2 * time.Second
+// probeTime ends a probe that hangs: closing the group lets everybody go on. It is long, for a busy machine that takes its
+// time must not look like one that cannot: its containers would be refused.
+const probeTime = 30 * time.Second
 
 // fanotifyWorks opens and executes a file on a tmpfs of its own under a group
 // of its own, and looks whether the kernel asked, heeded the answer, and kept
