@@ -23,7 +23,7 @@ func TestLingering(t *testing.T) {
 		if ctx.Err() == nil || late.Err() != nil {
 			t.Errorf("%v, %v: the runtime is killed with the client's call", ctx.Err(), late.Err())
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if late.Err() == nil {
 			t.Error("it lingers for ever")
