@@ -57,8 +57,8 @@ type service struct {
 	publisher containerd.Publisher
 
 	engineOnce sync.Once
-	engine     *engine // made for the first container that needs it
-	engineErr  error
+	engine     *engine
+	engineErr  error // told to each container that needs the engine
 
 	mu    sync.Mutex
 	tasks map[string]*fence // by container id; guarded by mu
@@ -78,6 +78,8 @@ func newService(ctx context.Context, pub containerd.Publisher, down shutdown.Ser
 		}
 		return nil
 	})
+	// Whatever container comes first needs it: in a pod it is ready by then, as the pause container is made meanwhile.
+	go func() { _, _ = s.start() }()
 	return s, nil
 }
 

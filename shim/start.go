@@ -48,6 +48,13 @@ func exit(name string, err error) {
 	os.Exit(0)
 }
 
+// answer is what containerd 2.0 to 2.2 read from a shim that was started.
+type answer struct {
+	Version  int32  `json:"version"`
+	Address  string `json:"address"`
+	Protocol string `json:"protocol"`
+}
+
 const maxInput = 10 << 20
 
 // call is how containerd calls a shim.
@@ -110,9 +117,7 @@ func (c *call) start(ctx context.Context, m Manager, input []byte, out io.Writer
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(containerd.BootstrapParams{ //nolint:staticcheck // it is theirs
-		Version: int(r.GetVersion()), Address: r.GetAddress(), Protocol: r.GetProtocol(),
-	})
+	return json.NewEncoder(out).Encode(answer{r.GetVersion(), r.GetAddress(), r.GetProtocol()})
 }
 
 // replay is a file that gives input once more.
