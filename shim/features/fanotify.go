@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -146,19 +147,17 @@ func stackShows(tid int) answer {
 // execve would hold up the runtime that has to answer it.
 //
 // While a thread waits in execve, kernels before 6.8 refuse CLONE_FS clones of
-// its fs_struct with EAGAIN, which is how Go makes threads. So the thread takes
-// an fs_struct of its own, and ends with its goroutine.
+// its fs_struct with EAGAIN, which is how Go makes threads. So the thread has an
+// fs_struct of its own.
 func execAt(dir int, name string) error {
+	path, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is thrown away
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			result <- os.NewSyscallError("unshare", err)
-			return
-		}
-		path, err := unix.BytePtrFromString(name)
-		if err != nil {
-			result <- err
+	apart() <- func(unshared error) {
+		if unshared != nil {
+			result <- os.NewSyscallError("unshare", unshared)
 			return
 		}
 		argv := [...]*byte{path, nil}
@@ -166,9 +165,25 @@ func execAt(dir int, name string) error {
 		_, _, errno := unix.Syscall6(unix.SYS_EXECVEAT, uintptr(dir), uintptr(unsafe.Pointer(path)),
 			uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), 0, 0)
 		result <- errno
-	}()
+	}
 	return <-result
 }
+
+// apart gives the one thread that shares no fs_struct with the others, and tells
+// what it runs whether that is so. The thread never ends: the shim's runc has a
+// parent-death signal, and the parent is the thread that started it (prctl(2)),
+// which may have been this one before.
+var apart = sync.OnceValue(func() chan<- func(unshared error) {
+	work := make(chan func(error))
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_FS)
+		for f := range work {
+			f(err)
+		}
+	}()
+	return work
+})
 
 // refused tells a kernel that lacks something from a probe that was not let.
 func refused(err error) answer {
