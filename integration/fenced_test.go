@@ -129,7 +129,7 @@ func dial(task *node.Task, network, address string) (net.Conn, error) {
 func eventually(t *testing.T, task *node.Task, what string, try func() error) {
 	t.Helper()
 	var err error
-	for range 1200 {
+	for range 4800 { // two minutes: a database is made slowly where every instruction is translated
 		if err = try(); err == nil {
 			return
 		}

@@ -10,10 +10,15 @@ import (
 // Names are the images of the catalogue.
 func Names() []string { return []string{"pause", "probe", "tools", "redis", "nginx", "demo-redis"} }
 
-// Named builds an image of the catalogue.
+// Named builds an image of the catalogue, or one of Services.
 func (b *Builder) Named(ctx context.Context, name string) (Image, error) {
 	specs := map[string]func() Spec{"pause": pause, "probe": probe, "tools": tools, "redis": redis, "nginx": nginx, "demo-redis": demoRedis}
 	spec, ok := specs[name]
+	for _, s := range Services() {
+		if s.Name == name {
+			return b.Build(ctx, s)
+		}
+	}
 	if !ok {
 		return Image{}, fmt.Errorf("no image %q in the catalogue, which has %q", name, Names())
 	}

@@ -31,7 +31,8 @@ var scenarios = Suite{
 	Dir: "integration", timeout: "20m", args: []string{
 		// Beside the scenarios: what people do with containers (pause, metrics, terminals, namespaces), and Stockade's parts
 		// killed and stopped under them. Both are about cgroups.
-		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle)",
+		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it.
+		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job)",
 		"-test.parallel=4",
 	},
 }
@@ -166,7 +167,7 @@ func (b *Builder) addUserland(ctx context.Context, a *archive) error {
 // addImages adds the cache of images, and the sources that their keys are made of.
 func (b *Builder) addImages(ctx context.Context, a *archive) error {
 	builder := &image.Builder{Root: b.Root, Log: b.Log}
-	for _, name := range images {
+	for _, name := range b.Only.images(b.Root) {
 		img, err := builder.Named(ctx, name)
 		if err != nil {
 			return err

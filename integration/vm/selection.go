@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/stockade-dev/stockade/integration/image"
 )
 
 // Selection is what of the matrix is to run. The zero value is everything.
@@ -82,10 +84,25 @@ func (s Selection) suites(root string) []Suite {
 	return list
 }
 
+// images are those that the suites run. The services' are large, and single scenarios are not about them.
+func (s Selection) images(root string) []string {
+	list := slices.Clone(images)
+	if s.Scenarios == "" && slices.ContainsFunc(s.suites(root), func(t Suite) bool { return t.Dir == scenarios.Dir }) {
+		for _, spec := range image.Services() {
+			list = append(list, spec.Name)
+		}
+	}
+	return list
+}
+
+// serviceStarts is how often in a row each service is started in a guest, where that takes ten times as long.
+const serviceStarts = 3
+
 // script is the part of the guest's first program that differs by kernel and selection.
 func (s Selection) script(k Kernel, root string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "export STOCKADE_TEST_IMAGES=%s\n", strings.Join(images, ","))
+	fmt.Fprintf(&text, "export STARTS=%d\n", serviceStarts)
 	if s.Controls == "no" || s.Controls == "" && !k.oldest {
 		text.WriteString("export STOCKADE_TEST_CONTROLS=no\n")
 	}
