@@ -139,7 +139,8 @@ func eventually(t *testing.T, task *node.Task, what string, try func() error) {
 		time.Sleep(25 * time.Millisecond)
 	}
 	for _, i := range incidentsNow(t, shared, task.ID) {
-		t.Log(incident.Cause(&i))
+		t.Logf("%s\n%+v", incident.Cause(&i), i)
+		t.Log(shared.LogTail())
 	}
 	t.Fatalf("%s: %v\n%s", what, err, task.Output())
 }

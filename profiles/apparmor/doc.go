@@ -40,6 +40,10 @@
 // ([Policy.Supervisors]). Sockets of the unix family within the container. Netlink. No mount, umount and pivot_root
 // unless [Policy.Mounts]. No change_profile: a process cannot choose another profile.
 //
+// What mmap(2) makes with MAP_SHARED and MAP_HUGETLB, as PostgreSQL does, is a file of a mount that nobody can see, and
+// AppArmor calls it "/". So whoever owns that may write to it, and that is also who owns the root directory: its mode and
+// owner can be changed by them. What is in it is called otherwise.
+//
 // # no_new_privs
 //
 // A process under no_new_privs may only go on to a profile that includes the one it has (the kernel's
