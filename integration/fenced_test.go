@@ -139,8 +139,7 @@ func eventually(t *testing.T, task *node.Task, what string, try func() error) {
 		time.Sleep(25 * time.Millisecond)
 	}
 	for _, i := range incidentsNow(t, shared, task.ID) {
-		t.Logf("%s\n%+v", incident.Cause(&i), i)
-		t.Log(shared.LogTail())
+		t.Log(incident.Cause(&i))
 	}
 	t.Fatalf("%s: %v\n%s", what, err, task.Output())
 }
