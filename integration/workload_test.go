@@ -162,6 +162,9 @@ func fetch(c *http.Client, method, path, body string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// A worker that a reload ends may close a kept-alive connection as a request arrives; net/http tries again on another
+	// one only what it may repeat, and a PUT and a DELETE only with this key (not sent without a value).
+	req.Header["Idempotency-Key"] = nil
 	resp, err := c.Do(req)
 	if err != nil {
 		return "", err
