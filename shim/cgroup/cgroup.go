@@ -8,7 +8,7 @@
 //
 // Init first, by its pidfd: when the first process of a pid namespace dies, the kernel kills all the others of that
 // namespace, those that left the control group included (pid_namespaces(7)). Then the group: cgroup.kill on cgroup v2, which
-// the kernel makes safe against fork (cgroups(7), Documentation/admin-guide/cgroup-v2.rst). Version 1 has no such file:
+// the kernel makes safe against fork (cgroups(7), Documentation/admin-guide/cgroup-v2.rst; before 6.14 with a gap, see Kill). Version 1 has no such file:
 // there every listed process is sent SIGKILL until a listing shows none that was not, and a group that outruns that is
 // frozen while it is listed. A frozen v1 group does not die before it is thawed, so Kill thaws, sub-groups too. Each signal
 // goes through a pidfd whose process was seen in the group after the pidfd was opened, so a reused pid is never hit.

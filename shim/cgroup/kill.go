@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,11 +13,17 @@ const (
 	rounds     = 200  // of the v1 sweep, before ErrAlive
 	openRounds = 2    // of these, the first that do without freezing
 	batch      = 1024 // pidfds held at once, at most
+
+	// Between two kills of KillUntilEmpty.
+	againMin = 10 * time.Millisecond
+	againMax = time.Second
 )
 
 // Kill sends SIGKILL to every process of the container and thaws it if it was frozen. When it returns nil each of them is
-// dead or dying and none can start another; Empty says when the last has gone. Killing what has ended is no error.
-// It waits for nobody to die, so no process can hold it up by not dying.
+// dead or dying, but for a child that was being forked: in a container without a pid namespace of its own, and on kernels
+// before 6.14 without the fix "cgroup: fix race between fork and cgroup.kill", that one may come after. KillUntilEmpty
+// covers it; Empty says when the last has gone. Killing what has ended is no error.
+// Kill waits for nobody to die, so no process can hold it up by not dying.
 // Errors: ErrAlive; os.ErrClosed; otherwise what the kernel said, after trying everything.
 func (c *Cgroup) Kill() error {
 	done, err := c.use()
@@ -35,6 +42,21 @@ func (c *Cgroup) Kill() error {
 		err = c.sweep()
 	}
 	return errors.Join(os.NewSyscallError("pidfd_send_signal", errInit), err)
+}
+
+// KillUntilEmpty kills again and again until the container has ended: whoever came late, or woke from a sleep in the kernel.
+// Errors: os.ErrClosed, so that closing ends it; a failing kill is tried again.
+func (c *Cgroup) KillUntilEmpty() error {
+	for pause := againMin; ; pause = min(2*pause, againMax) {
+		empty, err := c.Empty()
+		if empty || errors.Is(err, os.ErrClosed) {
+			return err
+		}
+		if err := c.Kill(); errors.Is(err, os.ErrClosed) {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // sweep kills a v1 group: rounds of list and signal until a listing shows only processes that were signalled. A process

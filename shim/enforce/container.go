@@ -147,8 +147,12 @@ func (c *Container) Cgroup() *cgroup.Cgroup { return c.cg }
 
 // Kill ends every process of the container; nothing of it is let through any more. It is safe to call again.
 func (c *Container) Kill() error {
-	c.dead.Store(true)
-	return c.cg.Kill()
+	first := !c.dead.Swap(true)
+	err := c.cg.Kill()
+	if first {
+		go func() { _ = c.cg.KillUntilEmpty() }() // for who is being forked just now; Close ends it
+	}
+	return err
 }
 
 // Session tells that the process pid, still the runtime's own code, is about to become the first program of an exec
