@@ -35,7 +35,7 @@ ARM64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 # What `make test` runs. Integration packages run one after the other: they measure and they load the machine.
 RUN ?=
-SUITES := slow kubernetes vm
+SUITES := kubernetes vm
 UNIT = $(shell go list ./... | grep -v /integration)
 INTEGRATION ?= ./integration/...
 GOTEST := go test -v -count=1 $(if $(RUN),-run '$(RUN)')
@@ -61,10 +61,6 @@ generate: $(TOOLS)/controller-gen ## write again what is generated: the Profile 
 test: build $(TOOLS)/controller-gen $(TOOLS)/render $(TOOLS)/containerd-2.0 ## run every test, on a real containerd of its own [RUN=regexp, INTEGRATION=./integration]
 	@rc=0; $(GOTEST) $(UNIT) || rc=1; \
 	$(GOTEST) -p 1 -timeout 40m $(INTEGRATION) || rc=1; exit $$rc
-
-test-slow: build ## run the tests that take minutes (build tag "slow")
-	@p=$$({ grep -rlE '^//go:build .*\bslow\b' --include='*_test.go' integration || true; } | xargs -r -n1 dirname | sort -u | sed 's|^|./|'); \
-	if [ -z "$$p" ]; then echo "no slow suite in this checkout"; else $(GOTEST) -tags slow -p 1 -timeout 60m $$p; fi
 
 # Parts of the matrix: see the package's documentation (go doc ./integration/vm).
 test-vm: build ## run the tests on Debian's kernels, in QEMU [KERNEL=6.1, SCENARIOS=regexp, SUITE=shim/lsm ARGS=-test.run=...]
@@ -107,7 +103,7 @@ clean: ## stop what still runs of this checkout; remove bin/, .node/, .cluster/ 
 	@if [ -d .node ] || [ -d .cluster ] || [ -d .work ]; then go run ./integration/nodectl clean; fi
 	rm -rf bin .node .cluster .work
 
-.PHONY: help deps build build-arm64 generate image test test-slow test-vm test-kubernetes kubernetes lint demo bench node node-down cluster cluster-down clean
+.PHONY: help deps build build-arm64 generate image test test-vm test-kubernetes kubernetes lint demo bench node node-down cluster cluster-down clean
 
 # $(call apt-install,packages): installs those of them that are missing. The lists are fetched only when they turn out
 # to be absent or stale. Nothing asks, and nothing that these packages bring is a service.
