@@ -242,7 +242,6 @@ func (a *adaption) armor(plan *Plan) {
 		return
 	}
 	policy := *a.next.AppArmor
-	policy.Transitions = policy.Transitions && !a.armed.NoNewPrivileges
 	if plan.Mode != ModeEnforce {
 		policy.Mode = apparmor.Complain
 	}

@@ -16,10 +16,12 @@ func AppArmor(p *Profile, plan *Plan) apparmor.Policy {
 		Allow: armored(&p.Allow), Deny: armored(&p.Deny), Sessions: armored(&p.Sessions),
 		Capabilities: plan.Capabilities,
 		Facts: apparmor.Facts{
-			Transitions: plan.Mode == ModeEnforce && !plan.NoNewPrivileges,
-			Mounts:      plan.mountsPossible(),
-			Namespaces:  plan.lets(namespaceCalls...) || plan.lets("clone", "clone3"),
-			Uring:       plan.lets("io_uring_setup"),
+			// Never Transitions: a pod may set no_new_privs where the profile does not, the runtime starts the first
+			// program in the container's own profile, and a reload leaves processes in child profiles of the text before.
+			// Rules of programs are fanotify's.
+			Mounts:     plan.mountsPossible(),
+			Namespaces: plan.lets(namespaceCalls...) || plan.lets("clone", "clone3"),
+			Uring:      plan.lets("io_uring_setup"),
 		},
 	}
 	if plan.Mode != ModeEnforce {

@@ -120,8 +120,10 @@ func (b *builder) text() string {
 	}
 	w.indent = "  "
 	children("p", false)
+	// Also when sessions are allowed nothing more: where a text takes the place of one in which they were, the kernel
+	// leaves a session that runs the child it has unless there is one of that name.
+	b.profile(w, "session", "", true)
 	if !p.Sessions.empty() {
-		b.profile(w, "session", "", true)
 		children("session-p", true)
 	}
 	w.WriteString("}\n")
@@ -166,6 +168,8 @@ func (b *builder) common(w *writer) {
 	w.note("/proc as container runtimes leave it")
 	w.line("/proc/{[^k],k[^c]}** r,")
 	w.line("/proc/[1-9]*/** rwk,")
+	w.note("a process in complain mode could leave the profile, before it is enforced again")
+	w.line("deny /proc/[1-9]*/{,task/*/}attr/** w,")
 	w.line("/proc/sys/kernel/shm* rw,")
 	w.note("processes of the container among themselves; whoever else can reach them is not theirs to choose")
 	w.line("ptrace (trace, read) peer=%s,", peers)

@@ -34,7 +34,7 @@
 // Directories may be listed. Dynamic loaders (ld-*.so*, ld-musl-*) and the interpreters which the caller found may be
 // read and mapped; none may be executed unless a rule of the profile says so: the kernel opens them on behalf of the
 // program that was admitted. /proc is what container runtimes' default profiles make of it: free to read but for
-// kcore; written below a process's own folder and in /proc/sys/kernel/shm*. Nothing of /sys is allowed beyond what is
+// kcore; written below a process's own folder, but for its attr, and in /proc/sys/kernel/shm*. Nothing of /sys is allowed beyond what is
 // declared, and /sys/firmware, /sys/kernel/security, /sys/devices/virtual/powercap, which runtimes hide, are no more
 // than any other undeclared path. Signals and ptrace among the container's own processes; signals from who supervises
 // ([Policy.Supervisors]). Sockets of the unix family within the container. Netlink. No mount, umount and pivot_root

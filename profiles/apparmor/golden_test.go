@@ -121,7 +121,7 @@ func TestNames(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, text.Body)
 		}
-		if all, err := automata(out); err != nil || len(all) != 1 || all[text.Name] == nil {
+		if all, err := automata(out); err != nil || len(all) != 2 || all[text.Name] == nil || all[text.Name+"//session"] == nil {
 			t.Errorf("%q: %d profiles, %v", name, len(all), err)
 		}
 	}

@@ -182,7 +182,7 @@ func (b *builder) findGaps() {
 		if !b.folded(i) {
 			continue
 		}
-		why := "no_new_privs forbids a change of profile"
+		why := "processes of all programs have one profile"
 		if p.Transitions {
 			why = "its path is a pattern, and child profiles are for exact paths"
 		}

@@ -40,6 +40,16 @@ func (k Kernel) Available() error {
 	if _, err := os.Stat(k.sys("kernel/security/apparmor/profiles")); err != nil {
 		return fmt.Errorf("%w: enabled, but securityfs is not mounted on /sys/kernel/security", ErrUnavailable)
 	}
+	// They stand above what a profile says: in complain mode nothing is refused, and without its records no refusal is seen.
+	for _, p := range []struct{ name, want string }{{"mode", "enforce"}, {"audit", "normal"}} {
+		is, err := os.ReadFile(k.sys("module/apparmor/parameters/" + p.name))
+		if err != nil {
+			return fmt.Errorf("%w: enabled, but its %s cannot be read: %w", ErrUnavailable, p.name, err)
+		}
+		if got := strings.TrimSpace(string(is)); got != p.want {
+			return fmt.Errorf("%w: enabled, but apparmor.%s=%s on the whole node; %s is needed", ErrUnavailable, p.name, got, p.want)
+		}
+	}
 	return nil
 }
 

@@ -32,6 +32,8 @@ func fake(t *testing.T) *Loader {
 	list := filepath.Join(dir, "sys/kernel/security/apparmor/profiles")
 	for name, content := range map[string]string{
 		"sys/module/apparmor/parameters/enabled": "Y\n",
+		"sys/module/apparmor/parameters/mode":    "enforce\n",
+		"sys/module/apparmor/parameters/audit":   "normal\n",
 		"sys/kernel/security/apparmor/profiles":  "stockade.other (enforce)\n/usr/bin/man (enforce)\n",
 		"proc/1/attr/apparmor/current":           "unconfined\n",
 		"proc/7/attr/current":                    "stockade.other//p1 (enforce)\n",
@@ -222,6 +224,10 @@ func TestUnavailable(t *testing.T) {
 		{"module/apparmor/parameters/enabled", "N\n", "not in this kernel"},
 		{"module/apparmor/parameters/enabled", "Y\n", "compiled in and not enabled"},
 		{"kernel/security/apparmor/profiles", "", "securityfs is not mounted"},
+		{"module/apparmor/parameters/mode", "complain\n", "its mode cannot be read"},
+		{"module/apparmor/parameters/mode", "enforce\n", "apparmor.mode=complain on the whole node"},
+		{"module/apparmor/parameters/audit", "quiet_denied\n", "its audit cannot be read"},
+		{"module/apparmor/parameters/audit", "normal\n", "apparmor.audit=quiet_denied on the whole node"},
 	} {
 		_, err := l.load(profile("stockade.d.1", "text"), "c")
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), step.want) {
