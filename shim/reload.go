@@ -110,8 +110,12 @@ func (f *fence) replace(plan *profiles.Plan) error {
 	if err == nil {
 		err = f.engine.loop.Replace(f.container, plan)
 	}
-	if err != nil && !errors.Is(err, os.ErrClosed) {
-		err = errors.Join(err, f.rearm(before)) // the old one, whole
+	if err == nil || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	if back := f.rearm(before); back != nil { // the old one, whole, or none: AppArmor may have what nobody decides by
+		f.kill()
+		return errors.Join(err, fmt.Errorf("the profile before cannot be put back, the container is killed: %w", back))
 	}
 	return err
 }

@@ -81,14 +81,16 @@ func (l *Loader) Load(p Profile, name, holder string) error {
 	if err != nil {
 		return err
 	}
+	_, errBefore := os.Stat(l.refFile(name, holder))
 	// The reference comes first: a crash right after it leaves too much, which a sweep takes away, never too little.
 	if err := l.refer(name, holder); err != nil {
 		return err
 	}
-	if err := l.loadLocked(name, bytes.ReplaceAll(policy, []byte(p.Name), []byte(name))); err != nil {
-		return errors.Join(err, l.releaseLocked(name, holder))
+	err = l.loadLocked(name, bytes.ReplaceAll(policy, []byte(p.Name), []byte(name)))
+	if err != nil && errBefore != nil { // who had it before keeps what the kernel has
+		err = errors.Join(err, l.releaseLocked(name, holder))
 	}
-	return nil
+	return err
 }
 
 // Copy is a name for a holder's copy.
