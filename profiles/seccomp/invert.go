@@ -12,7 +12,7 @@ import (
 // invert gives conditions that hold exactly when none of the alternatives
 // does, each a single comparison, because libseccomp allows one comparison
 // per argument in a rule. It can do so for alternatives that are all about one
-// argument: ranges and values, or one masked value.
+// argument: ranges and values, one masked value, or bits of which one is to hold.
 func invert(alternatives [][]specs.LinuxSeccompArg) ([]specs.LinuxSeccompArg, bool) {
 	var args []specs.LinuxSeccompArg
 	for _, alt := range alternatives {
@@ -23,6 +23,9 @@ func invert(alternatives [][]specs.LinuxSeccompArg) ([]specs.LinuxSeccompArg, bo
 	}
 	if len(args) == 1 && args[0].Op == specs.OpMaskedEqual {
 		return invertMask(args[0]), true
+	}
+	if none, ok := noneOf(args); ok {
+		return []specs.LinuxSeccompArg{none}, true
 	}
 	allowed := make([]span, 0, len(args))
 	for _, a := range args {
@@ -48,6 +51,20 @@ func invertMask(a specs.LinuxSeccompArg) []specs.LinuxSeccompArg {
 		out = append(out, masked(a.Index, bit, ^a.ValueTwo&bit))
 	}
 	return out
+}
+
+// noneOf is one comparison that holds when none of the single bits has the
+// value asked for: the way back from invertMask.
+func noneOf(args []specs.LinuxSeccompArg) (specs.LinuxSeccompArg, bool) {
+	var mask, value uint64
+	for _, a := range args {
+		if a.Op != specs.OpMaskedEqual || bits.OnesCount64(a.Value) != 1 || mask&a.Value != 0 {
+			return specs.LinuxSeccompArg{}, false
+		}
+		mask |= a.Value
+		value |= ^a.ValueTwo & a.Value
+	}
+	return masked(args[0].Index, mask, value), true
 }
 
 // masked is value after mask: OCI's Value is the mask and ValueTwo what is

@@ -61,10 +61,14 @@ func narrow(rules map[string][]rule) {
 	if len(r) != 1 || r[0].action != Allow || r[0].conditional() {
 		return
 	}
-	below, above := r[0], r[0]
-	below.args = []specs.LinuxSeccompArg{{Index: 0, Value: prSetMM, Op: specs.OpLessThan}}
-	above.args = []specs.LinuxSeccompArg{{Index: 0, Value: prSetMM, Op: specs.OpGreaterThan}}
-	rules["prctl"] = []rule{below, above}
+	// By its low 32 bits: the kernel takes an int, and does not look at the rest of the register.
+	var others []rule
+	for _, arg := range invertMask(masked(0, 1<<32-1, prSetMM)) {
+		other := r[0]
+		other.args = []specs.LinuxSeccompArg{arg}
+		others = append(others, other)
+	}
+	rules["prctl"] = others
 }
 
 func included(f *moby.Filter, p Policy, kernel moby.KernelVersion) bool {

@@ -283,10 +283,15 @@ func TestInvert(t *testing.T) {
 			rules = append(rules, rule{args: []specs.LinuxSeccompArg{a}})
 			alternatives = append(alternatives, rules[len(rules)-1].args)
 		}
-		if rng.IntN(4) == 0 {
+		switch rng.IntN(4) {
+		case 0:
 			mask := value()
 			add(masked(2, mask, value()&mask))
-		} else {
+		case 1:
+			for _, bit := range invertMask(masked(2, value()|1, value())) {
+				add(bit)
+			}
+		default:
 			for range 1 + rng.IntN(6) {
 				add(specs.LinuxSeccompArg{Index: 2, Op: ops[rng.IntN(len(ops))], Value: value()})
 			}
@@ -312,7 +317,8 @@ func TestInvert(t *testing.T) {
 		{{{Index: 0}, {Index: 1}}},
 		{{{Index: 0, Op: specs.OpEqualTo}}, {{Index: 1, Op: specs.OpEqualTo}}},
 		{{{Op: specs.OpNotEqual, Value: 3}}},
-		{{masked(0, 1, 0)}, {masked(0, 2, 0)}},
+		{{masked(0, 3, 0)}, {masked(0, 12, 0)}},
+		{{masked(0, 1, 0)}, {masked(0, 1, 1)}},
 	} {
 		if got, ok := invert(cannot); ok {
 			t.Errorf("%v: %v", cannot, got)

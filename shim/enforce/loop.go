@@ -255,10 +255,10 @@ func (l *Loop) owner(tid int) (*Container, error) {
 	return nil, nil
 }
 
-// Owns reports whether a thread belongs to a container that is watched.
+// Owns reports whether a thread belongs to a container that is watched, or cannot be said to belong to none.
 func (l *Loop) Owns(tid int) bool {
 	c, err := l.owner(tid)
-	return err == nil && c != nil
+	return err != nil || c != nil
 }
 
 // mountNamespace identifies the mount namespace of a thread (namespaces(7)).
