@@ -32,6 +32,10 @@ const (
 // Events writes Kubernetes Events on pods. What it leaves out for a pod that has
 // many is counted, and the pod's next Event says how many those were.
 type Events struct {
+	// Lost is told how many of those that were left out will not be told of any
+	// more; may be nil.
+	Lost func(n int)
+
 	client kubernetes.Interface
 	node   string
 
@@ -87,8 +91,12 @@ func (e *Events) Tick(ctx context.Context) {
 		case p.left > 0 && p.tokens >= 1:
 			p.tokens--
 			note := fmt.Sprintf("%d more were left out, the last one: %s", p.left, p.example)
-			if e.write(ctx, p.ref, "StockadeMore", note, e.now()) == nil {
+			err := e.write(ctx, p.ref, "StockadeMore", note, e.now())
+			switch {
+			case err == nil:
 				p.left = 0
+			case final(err): // its namespace is gone, or we may not: each further try would be for nothing
+				e.drop(uid)
 			}
 		case p.left == 0 && p.tokens >= eventBurst:
 			delete(e.pods, uid)
@@ -111,13 +119,8 @@ func (e *Events) pod(ref corev1.ObjectReference) *podEvents {
 	}
 	p := e.pods[id]
 	if p == nil {
-		if len(e.pods) >= eventPods { // any but one that has something to say
-			for other, q := range e.pods {
-				if q.left == 0 {
-					delete(e.pods, other)
-					break
-				}
-			}
+		if len(e.pods) >= eventPods {
+			e.evict()
 		}
 		p = &podEvents{tokens: eventBurst, at: e.now()}
 		e.pods[id] = p
@@ -125,6 +128,25 @@ func (e *Events) pod(ref corev1.ObjectReference) *podEvents {
 	p.ref = ref
 	e.refill(p)
 	return p
+}
+
+// evict makes room: of a pod that has nothing to say if there is one, else of any.
+func (e *Events) evict() {
+	var some types.UID
+	for uid, p := range e.pods {
+		if some = uid; p.left == 0 {
+			break
+		}
+	}
+	e.drop(some)
+}
+
+// drop forgets a pod. What was left out for it is lost then.
+func (e *Events) drop(uid types.UID) {
+	if n := e.pods[uid].left; n > 0 && e.Lost != nil {
+		e.Lost(n)
+	}
+	delete(e.pods, uid)
 }
 
 func (e *Events) refill(p *podEvents) {
