@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -25,14 +26,18 @@ import (
 
 // Access lets those read metrics who show a token of the cluster whose owner may `get` the path (a ClusterRole with
 // nonResourceURLs), as the API server says. What it said is remembered for a while; how often it is asked is bounded,
-// since anybody may ask us.
+// since anybody may ask us: for each address, so that one pod cannot use up what there is for all, and for all
+// together. A token that was good is asked about again out of a budget of its own, whoever else is asking.
 type Access struct {
 	client kubernetes.Interface
 	log    logrus.FieldLogger
-	asks   *rate.Limiter
+	asks   *rate.Limiter // about tokens that are not known to be good
+	again  *rate.Limiter // about those that were
 
-	mu   sync.Mutex
-	said map[[sha256.Size]byte]answer // guarded by mu
+	mu    sync.Mutex
+	peers map[string]*rate.Limiter // by address; guarded by mu
+	// Kept apart, so that who has no good token cannot push out what is known of one. Guarded by mu.
+	good, bad map[[sha256.Size]byte]answer
 }
 
 // answer is an HTTP status, and until when it holds.
@@ -43,20 +48,28 @@ type answer struct {
 
 const (
 	maxToken    = 16 << 10 // bytes
-	maxSaid     = 1024
+	maxSaid     = 1024     // of each kind
+	maxPeers    = 1024
 	rememberYes = time.Minute
 	rememberNo  = 10 * time.Second
 )
 
 // NewAccess asks with client.
 func NewAccess(client kubernetes.Interface, log logrus.FieldLogger) *Access {
-	return &Access{client: client, log: log, asks: rate.NewLimiter(10, 20), said: map[[sha256.Size]byte]answer{}}
+	return &Access{
+		client: client, log: log, asks: rate.NewLimiter(10, 20), again: rate.NewLimiter(10, 20),
+		peers: map[string]*rate.Limiter{}, good: map[[sha256.Size]byte]answer{}, bad: map[[sha256.Size]byte]answer{},
+	}
 }
 
 // Guard stands before a handler. /healthz says nothing and is open.
 func (a *Access) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if status := a.judge(r); status != http.StatusOK && r.URL.Path != "/healthz" {
+		if r.URL.Path == "/healthz" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if status := a.judge(r); status != http.StatusOK {
 			if status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 			}
@@ -74,13 +87,11 @@ func (a *Access) judge(r *http.Request) int {
 	}
 	key := sha256.Sum256([]byte(r.URL.Path + "\x00" + token))
 	now := time.Now()
-	a.mu.Lock()
-	known, ok := a.said[key]
-	a.mu.Unlock()
-	if ok && now.Before(known.until) {
+	known, wasGood := a.known(key)
+	if now.Before(known.until) {
 		return known.status
 	}
-	if !a.asks.Allow() {
+	if !a.mayAsk(r.RemoteAddr, wasGood) {
 		return http.StatusTooManyRequests
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
@@ -90,17 +101,55 @@ func (a *Access) judge(r *http.Request) int {
 		a.log.WithError(err).Warn("stockade-nri: who may read metrics cannot be asked")
 		return http.StatusServiceUnavailable
 	}
-	known = answer{status, now.Add(rememberNo)}
+	a.remember(key, status, now)
+	return status
+}
+
+// known is what was said of a token the last time, and whether that was good. It may not hold any more.
+func (a *Access) known(key [sha256.Size]byte) (answer, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known, ok := a.good[key]; ok {
+		return known, true
+	}
+	return a.bad[key], false
+}
+
+// mayAsk takes from the budgets. A peer's own comes first: who has none left takes nothing from the others.
+func (a *Access) mayAsk(remote string, wasGood bool) bool {
+	if wasGood {
+		return a.again.Allow()
+	}
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	a.mu.Lock()
+	peer := a.peers[host]
+	if peer == nil {
+		if len(a.peers) >= maxPeers {
+			clear(a.peers) // asks bounds all of them still
+		}
+		peer = rate.NewLimiter(1, 5)
+		a.peers[host] = peer
+	}
+	a.mu.Unlock()
+	return peer.Allow() && a.asks.Allow()
+}
+
+func (a *Access) remember(key [sha256.Size]byte, status int, now time.Time) {
+	said, until := a.bad, now.Add(rememberNo)
 	if status == http.StatusOK {
-		known.until = now.Add(rememberYes)
+		said, until = a.good, now.Add(rememberYes)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.said) >= maxSaid {
-		clear(a.said)
+	delete(a.good, key)
+	delete(a.bad, key)
+	if len(said) >= maxSaid {
+		clear(said)
 	}
-	a.said[key] = known
-	return status
+	said[key] = answer{status, until}
 }
 
 func (a *Access) ask(ctx context.Context, token, path string) (int, error) {
