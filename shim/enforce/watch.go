@@ -22,6 +22,7 @@ const (
 	changesLink
 	writes // what the name leads to, its content
 	writesLink
+	stamps  // the times of what the name leads to; no name: of what is open
 	aliases // makes another name for it
 	opens
 	executes
@@ -32,7 +33,7 @@ var errFree = errors.New("declared for all")
 
 // operand is one path argument of a watched call.
 type operand struct {
-	dir, path int // argument numbers; dir -1: the current directory
+	dir, path int // argument numbers; dir -1: the current directory; path -1: what dir has open
 	effect    effect
 	flags     int // argument with AT_ flags or open flags, -1: none
 }
@@ -51,9 +52,14 @@ var watchedCalls = map[string][]operand{
 	"mknod": {{-1, 0, makes, -1}}, "mknodat": {{0, 1, makes, -1}},
 	"chmod": {{-1, 0, changes, -1}}, "fchmodat": {{0, 1, changes, -1}}, "fchmodat2": {{0, 1, changes, 3}},
 	"chown": {{-1, 0, changes, -1}}, "lchown": {{-1, 0, changesLink, -1}}, "fchownat": {{0, 1, changes, 4}},
+	"fchmod": {{0, -1, changes, -1}}, "fchown": {{0, -1, changes, -1}},
 	"truncate": {{-1, 0, writes, -1}},
 	"setxattr": {{-1, 0, writes, -1}}, "lsetxattr": {{-1, 0, writesLink, -1}},
+	"setxattrat": {{0, 1, writes, 2}}, "fsetxattr": {{0, -1, writes, -1}},
 	"removexattr": {{-1, 0, writes, -1}}, "lremovexattr": {{-1, 0, writesLink, -1}},
+	"removexattrat": {{0, 1, writes, 2}}, "fremovexattr": {{0, -1, writes, -1}},
+	"utime": {{-1, 0, stamps, -1}}, "utimes": {{-1, 0, stamps, -1}},
+	"futimesat": {{0, 1, stamps, -1}}, "utimensat": {{0, 1, stamps, 3}},
 	"execve": {{-1, 0, executes, -1}}, "execveat": {{0, 1, executes, 4}},
 }
 
@@ -107,16 +113,21 @@ func (c *Container) elsewhere(tid int) bool {
 // attempt finds what a call is going to do to which path.
 func (c *Container) attempt(plan *profiles.Plan, call Call, o operand) (profiles.Access, error) {
 	var a profiles.Access
-	name, err := procfs.String(call.TID, call.Args[o.path])
-	if err != nil || name == "/dev/null" {
-		return a, errUnseen
-	}
 	flags := 0
 	if o.flags >= 0 {
 		flags = int(int32(call.Args[o.flags]))
 	}
-	if name == "" {
-		return c.attemptByFD(plan, call, o, flags)
+	if o.path < 0 || o.effect == stamps && call.Args[o.path] == 0 {
+		return c.attemptByFD(plan, call, o)
+	}
+	name, err := procfs.String(call.TID, call.Args[o.path])
+	switch {
+	case err != nil || name == "/dev/null":
+		return a, errUnseen
+	case name == "" && flags&unix.AT_EMPTY_PATH != 0:
+		return c.attemptByFD(plan, call, o)
+	case name == "":
+		return a, errUnseen
 	}
 	if o.effect == opens && call.Name == "creat" {
 		flags = unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC
@@ -128,12 +139,15 @@ func (c *Container) attempt(plan *profiles.Plan, call Call, o operand) (profiles
 	return l.judge(o.effect, flags)
 }
 
-// attemptByFD is about an open file: execveat(fd, "", AT_EMPTY_PATH), and linkat likewise.
-func (c *Container) attemptByFD(plan *profiles.Plan, call Call, o operand, flags int) (profiles.Access, error) {
-	if o.effect != executes && o.effect != aliases || flags&unix.AT_EMPTY_PATH == 0 || o.dir < 0 {
+// attemptByFD is about an open file: fchmod(fd), execveat(fd, "", AT_EMPTY_PATH), utimensat(fd, NULL) and the like.
+func (c *Container) attemptByFD(plan *profiles.Plan, call Call, o operand) (profiles.Access, error) {
+	if o.dir < 0 {
 		return profiles.Access{}, errUnseen
 	}
 	l := lookup{c: c, plan: plan, tid: call.TID, at: int(int32(call.Args[o.dir]))}
+	if l.at == unix.AT_FDCWD && o.effect == stamps {
+		return profiles.Access{}, errUnseen // EFAULT
+	}
 	fd, err := l.base()
 	if err != nil {
 		return profiles.Access{}, err
@@ -146,7 +160,30 @@ func (c *Container) attemptByFD(plan *profiles.Plan, call Call, o operand, flags
 	if err != nil {
 		return profiles.Access{}, err
 	}
-	return l.aliasFound(f)
+	switch o.effect {
+	case aliases:
+		return l.aliasFound(f)
+	case changes, writes, stamps:
+		return l.changeOpen(f, o.path < 0 || o.effect == stamps, o.effect != changes)
+	}
+	return profiles.Access{}, errUnseen
+}
+
+// changeOpen is a change of what is open. What has no name any more is its opener's own. handle: the call takes no
+// descriptor that was made with O_PATH.
+func (l *lookup) changeOpen(f *found, handle, content bool) (profiles.Access, error) {
+	if f.st.Nlink == 0 {
+		return profiles.Access{}, errFree
+	}
+	return l.write(f.path, func() bool {
+		return (l.owns(f) || content && l.may(f, 2)) && !(handle && l.handleOnly())
+	})
+}
+
+// handleOnly says whether the lookup's descriptor was made with O_PATH (open(2)).
+func (l *lookup) handleOnly() bool {
+	flags, err := l.c.proc.FDFlags(l.tid, l.at)
+	return err == nil && flags&unix.O_PATH != 0
 }
 
 func (l *lookup) judge(e effect, flags int) (profiles.Access, error) {
@@ -160,8 +197,8 @@ func (l *lookup) judge(e effect, flags int) (profiles.Access, error) {
 		return l.alias(flags&unix.AT_SYMLINK_FOLLOW != 0)
 	case changesLink, writesLink:
 		return l.change(false, e == writesLink)
-	case changes, writes:
-		return l.change(follow, e == writes)
+	case changes, writes, stamps:
+		return l.change(follow, e != changes)
 	}
 	p, err := l.place(false)
 	if err != nil {

@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -49,6 +50,22 @@ func (p *FS) FD(fd int) (File, error) {
 func (p *FS) FDPath(fd int) (string, error) {
 	f, err := p.FD(fd)
 	return f.Path, err
+}
+
+// FDFlags are the flags of what a thread has open, as in open(2).
+func (p *FS) FDFlags(tid, fd int) (int, error) {
+	file := fmt.Sprintf("fdinfo/%d", fd)
+	b, err := p.read(tid, file, make([]byte, 256)) // they stand in the second line (proc_pid_fdinfo(5))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := bytes.Cut(b, []byte("flags:\t"))
+	octal, _, _ := bytes.Cut(rest, []byte("\n"))
+	flags, ok := parseUint(octal, 8)
+	if !ok {
+		return 0, fmt.Errorf("/proc/%d/%s: %w", tid, file, errParse)
+	}
+	return int(flags), nil
 }
 
 // MountID is the id, as in mountinfo, of the mount that fd was opened on.

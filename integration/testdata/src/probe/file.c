@@ -77,6 +77,21 @@ static int op_chown(int n, char **a) { return RESULT(chown(a[1], atoi(a[0]), ato
 static int op_setxattr(int n, char **a) { return RESULT(setxattr(a[0], "user.probe", "x", 1, 0)); }
 static int op_utime(int n, char **a) { return RESULT(utimensat(AT_FDCWD, a[0], NULL, 0)); }
 
+/* The same by a descriptor of a file that is open for reading. */
+static int op_fsetxattr(int n, char **a)
+{
+	int fd = open(a[0], O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? errno : RESULT(fsetxattr(fd, "user.probe", "x", 1, 0));
+}
+
+static int op_futime(int n, char **a)
+{
+	int fd = open(a[0], O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? errno : RESULT(futimens(fd, NULL));
+}
+
 static int op_stat(int n, char **a)
 {
 	struct stat st;
@@ -218,7 +233,9 @@ const struct op file_ops[] = {
 	{"fchmod", 2, op_fchmod, "MODE FILE: of a file that is open for reading"},
 	{"fchown", 2, op_fchown, "ID FILE: the same"},
 	{"setxattr", 1, op_setxattr, "FILE"},
+	{"fsetxattr", 1, op_fsetxattr, "FILE: open for reading"},
 	{"utime", 1, op_utime, "FILE"},
+	{"futime", 1, op_futime, "FILE: open for reading"},
 	{"stat", 1, op_stat, "FILE"},
 	{"list", 1, op_list, "DIR"},
 	{"waitfile", 1, op_waitfile, "FILE: until it exists"},
