@@ -33,7 +33,7 @@ func (f *fence) session(r *taskapi.ExecProcessRequest) (s session, err error) {
 	if err := f.admit(&p); err != nil {
 		return s, err
 	}
-	bundle.ApplyProcess(&p, s.plan) // never more than the container itself was given
+	narrow(&p, f.plan, s.plan)
 	if f.armor != nil {
 		p.ApparmorProfile = f.engine.armor.sessionOf(f.armor)
 	}
@@ -43,6 +43,13 @@ func (f *fence) session(r *taskapi.ExecProcessRequest) (s session, err error) {
 	}
 	r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: data}
 	return s, nil
+}
+
+// narrow cuts a session's process to the plan in force, and to what the container itself was given: its filter is loaded
+// where it was made to be (no_new_privs), and privileges that it does not have are nobody's.
+func narrow(p *specs.Process, armed, now *profiles.Plan) {
+	bundle.ApplyProcess(p, armed)
+	bundle.ApplyProcess(p, now)
 }
 
 // admit refuses a session whose program is not declared.
