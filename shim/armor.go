@@ -24,7 +24,7 @@ type armor struct {
 	loader  *lsm.Loader
 	records *audit.Reader
 	fail    func(error) // what is called when records can no longer be read
-	lost    uint32      // by the kernel, so far; the ticker's own
+	lost    *uint32     // by the kernel, so far; nil: it was not asked yet; the ticker's own
 	over    chan struct{}
 
 	taking sync.Mutex // held while a record is handled: who is forgotten is not in the middle of one
@@ -42,13 +42,14 @@ type wearer struct {
 	// Guarded by the armor's mu.
 	loaded  chan struct{} // closed when the kernel has recorded that the profile came
 	leaving bool          // that it goes is our doing
+	harm    string        // what somebody else has done to the profile, "" for nothing
 }
 
 const (
 	// recordWait bounds how long a record may be on its way from the kernel. It takes a fraction of a millisecond.
 	recordWait = 5 * time.Second
-	// lostEvery is how often the kernel is asked whether it has lost records.
-	lostEvery = 10 * time.Second
+	// lookEvery is how often the kernel is asked whether it has lost records, and still enforces.
+	lookEvery = 10 * time.Second
 )
 
 func armorLoader(cfg config.Config) (*lsm.Loader, error) {
@@ -69,9 +70,9 @@ func newArmor(cfg config.Config, fail func(error)) (*armor, error) {
 	if _, err := loader.Sweep(); err != nil {
 		logrus.WithError(err).Warn("stockade: AppArmor profiles of shims that have died")
 	}
-	a.lost, _ = a.records.Lost()
+	a.count()
 	go a.run()
-	go a.count()
+	go a.look()
 	return a, nil
 }
 
@@ -98,9 +99,9 @@ func (a *armor) run() {
 	}
 }
 
-// count looks whether the kernel has lost records before they reached anybody.
-func (a *armor) count() {
-	ticks := time.NewTicker(lostEvery)
+// look asks the kernel from time to time what no record says.
+func (a *armor) look() {
+	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
 	for {
 		select {
@@ -108,9 +109,33 @@ func (a *armor) count() {
 			return
 		case <-ticks.C:
 		}
-		if now, err := a.records.Lost(); err == nil && now != a.lost {
-			a.lost = now
+		if a.count() {
 			a.tellLost()
+		}
+		if above, err := a.loader.Kernel.Overruled(); err == nil && above != "" {
+			a.disarmed(above)
+		}
+	}
+}
+
+// count looks whether the kernel has lost records before they reached anybody, since it was last asked.
+func (a *armor) count() bool {
+	now, err := a.records.Lost()
+	if err != nil {
+		return false
+	}
+	before := a.lost
+	a.lost = &now
+	return before != nil && *before != now
+}
+
+// disarmed: AppArmor was told to complain only, or to record nothing, on the whole node and after containers had begun.
+// Nothing holds the profiles of those that are to be held by it.
+func (a *armor) disarmed(why string) {
+	for _, w := range a.all() {
+		if c := w.f.enforced(); c != nil && c.Plan().Mode == profiles.ModeEnforce && !c.Dead() {
+			logrus.WithField("id", w.f.task.id).Error("stockade: AppArmor does not hold the container any more, it is killed: " + why)
+			w.f.kill()
 		}
 	}
 }
@@ -165,19 +190,31 @@ func (a *armor) changed(w *wearer, operation string) {
 	case operation == "profile_remove":
 		closeOnce(w.gone)
 		if !w.leaving {
-			w.tampered("removed")
+			w.tamperedLocked("removed")
 		}
 	case closed(w.loaded):
-		w.tampered("replaced")
+		w.tamperedLocked("replaced")
 	default:
 		close(w.loaded)
 	}
 }
 
-// tampered: somebody has changed the profile in the kernel, and who was confined by it may not be any more.
-func (w *wearer) tampered(how string) {
+// tamperedLocked: somebody has changed the profile in the kernel, and who was confined by it may not be any more. A
+// container that is not armed yet cannot be killed: intact tells who arms it.
+func (w *wearer) tamperedLocked(how string) {
+	w.harm = how
 	logrus.WithField("id", w.f.task.id).Errorf("stockade: the container's AppArmor profile %s was %s by somebody else: the container is killed", w.name, how)
 	w.f.kill()
+}
+
+// intact returns an error if somebody else has changed the profile since it was loaded.
+func (a *armor) intact(w *wearer) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w.harm != "" {
+		return fmt.Errorf("the AppArmor profile %s was %s by somebody else", w.name, w.harm)
+	}
+	return nil
 }
 
 func closed(c chan struct{}) bool {
@@ -221,6 +258,7 @@ func (a *armor) renew(w *wearer, plan *profiles.Plan) error {
 	if err != nil {
 		return err
 	}
+	w.f.container.Confining(plan)
 	if err := a.load(w, p); err != nil {
 		return err
 	}
@@ -297,19 +335,25 @@ func (a *armor) forget(w *wearer) {
 	delete(a.wearers, w.name)
 }
 
-// verifyWait is how long a started container may take to become its program: its exec waits for the shim's answer.
-const verifyWait = time.Minute
-
-// verify looks whether the started process does get its profile. The runtime fails when it cannot set it, but which
-// one it set can be seen from outside only once the program is there.
+// verify looks whether a process that was started does get the container's profile, or a session's. The runtime fails
+// when it cannot set it, but which one it set can be seen from outside only once the program is there: until then the
+// process runs the runtime's own code.
 func (a *armor) verify(w *wearer, pid int) {
-	for end := time.Now().Add(verifyWait); ; time.Sleep(20 * time.Millisecond) {
+	pause := 10 * time.Millisecond
+	for wrong := 0; ; time.Sleep(pause) {
+		own, err := w.f.container.Runs(pid) // before the label: with its program it has its label
+		if err != nil || w.f.container.Dead() {
+			return
+		}
 		label, err := a.loader.Kernel.Label(pid)
-		switch {
-		case err != nil || label == w.name || strings.HasPrefix(label, w.name+"//"):
+		if err != nil || label == w.name || strings.HasPrefix(label, w.name+"//") {
 			return // it is gone, or has it
-		case time.Now().After(end):
-			logrus.WithField("id", w.f.task.id).Errorf("stockade: the container runs with AppArmor's %q and not with %s: it is killed", label, w.name)
+		}
+		if pause = min(2*pause, time.Second); own {
+			wrong++ // at first it may have been between the two: the kernel sets them one after the other
+		}
+		if wrong > 1 {
+			logrus.WithField("id", w.f.task.id).Errorf("stockade: a process of the container runs with AppArmor's %q and not with %s: it is killed", label, w.name)
 			w.f.kill()
 			return
 		}

@@ -142,6 +142,11 @@ func (f *fence) arm(ctx context.Context, pid int) (err error) {
 		return err
 	}
 	close(f.armed)
+	if f.armor != nil {
+		if err := f.engine.armor.intact(f.armor); err != nil { // from here on who changes it has the container killed
+			return err
+		}
+	}
 	if err := f.engine.guard.Watch(f.key(), f.container.Cgroup().Spec()); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
@@ -151,6 +156,13 @@ func (f *fence) arm(ctx context.Context, pid int) (err error) {
 	f.recordLocked()
 	f.live.Unlock()
 	return f.engine.healthy()
+}
+
+// verify looks after a process that was just started; 0 is none.
+func (f *fence) verify(pid int) {
+	if f.armor != nil && pid > 0 {
+		go f.engine.armor.verify(f.armor, pid)
+	}
 }
 
 // now is the plan in force.

@@ -236,8 +236,8 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	}
 	if r.ExecID == "" {
 		resp, err := s.TTRPCTaskService.Start(ctx, r)
-		if err == nil && f.armor != nil {
-			go f.engine.armor.verify(f.armor, int(resp.Pid))
+		if err == nil {
+			f.verify(int(resp.Pid))
 		}
 		return resp, err
 	}
@@ -254,6 +254,7 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		pid = int(resp.Pid)
 	}
 	end(pid)
+	f.verify(pid)
 	return resp, err
 }
 

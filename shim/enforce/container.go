@@ -168,15 +168,24 @@ func (c *Container) Session(pid int) error {
 	if _, known := c.table.get(pid, start); known {
 		return nil // told before; it may have gone on to its program
 	}
-	exe, err := c.proc.Exe(pid)
+	own, err := c.Runs(pid)
 	if err != nil {
 		return err
 	}
-	if c.table.known(identity{exe.Dev, exe.Ino}) {
+	if own {
 		return nil // not the runtime's code: a process of the container's own that was given the number since
 	}
 	c.table.begin(pid, program{start: start, runtime: true, session: true, begun: c.execs.plan(c.Plan())})
 	return nil
+}
+
+// Runs reports whether a process runs a program of the container's, and no more the code of the runtime that started it.
+func (c *Container) Runs(pid int) (bool, error) {
+	exe, err := c.proc.Exe(pid)
+	if err != nil {
+		return false, err
+	}
+	return c.table.known(identity{exe.Dev, exe.Ino}), nil
 }
 
 // ExecBegin stands before the runtime's setting up of an exec session, and what it returns after it: meanwhile the

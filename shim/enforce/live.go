@@ -16,16 +16,30 @@ type livePlan struct {
 	armed *profiles.Plan // with which it was made: its filter and its mounts stay those of this plan
 	now   atomic.Pointer[profiles.Plan]
 	text  atomic.Pointer[profiles.Plan] // whose AppArmor text the kernel has for the container
+	// The text is, or may be, one that only complains.
+	complains atomic.Bool
 }
 
 func (p *livePlan) arm(plan *profiles.Plan) {
 	p.armed = plan
 	p.now.Store(plan)
 	p.text.Store(plan)
+	p.complains.Store(plan.Mode != profiles.ModeEnforce)
 }
 
-// Confined tells that the kernel has plan's AppArmor text for the container now. It comes before Replace.
-func (c *Container) Confined(plan *profiles.Plan) { c.plan.text.Store(plan) }
+// Confining tells that the kernel is about to be given plan's AppArmor text for the container.
+func (c *Container) Confining(plan *profiles.Plan) {
+	if plan.Mode != profiles.ModeEnforce {
+		c.plan.complains.Store(true)
+	}
+}
+
+// Confined tells that the kernel has plan's AppArmor text for the container now, and that every record of the text before
+// has been taken. It comes before Replace.
+func (c *Container) Confined(plan *profiles.Plan) {
+	c.plan.text.Store(plan)
+	c.plan.complains.Store(plan.Mode != profiles.ModeEnforce)
+}
 
 // Plan is the plan in force.
 func (c *Container) Plan() *profiles.Plan { return c.plan.now.Load() }

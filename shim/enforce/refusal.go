@@ -25,11 +25,12 @@ type refusal struct {
 // capability that a process does not have is refused before AppArmor is asked; one that it has, and is refused here, is
 // one of a user namespace that it should not have been able to make.
 func (c *Container) Refused(r *audit.Event) {
-	if c.dead.Load() {
+	if c.dead.Load() || r.AppArmor.Verdict == "AUDIT" { // let through, and recorded because the node records everything
 		return
 	}
 	a := c.accessOf(r.AppArmor)
-	if r.AppArmor.Verdict == "ALLOWED" && c.sees(a, r.AppArmor.Operation) || c.again(r, a) {
+	complained := c.complained(r.AppArmor)
+	if complained && c.sees(a, r.AppArmor.Operation) || c.again(r, a) {
 		return
 	}
 	v := Violation{Access: a, Time: time.Now(), PID: r.PID, TID: r.PID, Comm: r.Comm, Call: callOf(r.AppArmor)}
@@ -44,20 +45,26 @@ func (c *Container) Refused(r *audit.Event) {
 		v.Access, v.Verdict, v.Suggest = a, v.Plan.Decide(&a), v.Plan.Suggest(&a)
 	}
 	if v.Verdict.Action == profiles.Allow {
-		if r.AppArmor.Verdict == "ALLOWED" {
+		if complained {
 			return // nothing is refused in complain mode, and the profile has nothing against it
 		}
 		v.Verdict, v.Suggest = v.Plan.Refuse(profiles.ReasonAppArmor), ""
 	}
 	v.Verdict = self.spared(v.Plan, &v.Access, v.Verdict)
-	c.carryOutRefusal(&v, r)
+	c.carryOutRefusal(&v, complained)
 	c.report(v)
 }
 
-func (c *Container) carryOutRefusal(v *Violation, r *audit.Event) {
+// complained says whether a record is of what a text in complain mode has let pass, as it should. Where the text is not
+// one, the node's AppArmor has been told to complain only, and what the profile forbids has happened.
+func (c *Container) complained(r *audit.AppArmor) bool {
+	return r.Verdict == "ALLOWED" && c.plan.complains.Load()
+}
+
+func (c *Container) carryOutRefusal(v *Violation, complained bool) {
 	defer func() { c.counts.decided(v.Access.Kind, v.Verdict.Action) }()
 	switch {
-	case r.AppArmor.Verdict == "ALLOWED":
+	case complained:
 		v.Verdict.Action = profiles.Report
 	case v.Verdict.Action == profiles.Kill:
 		v.Killed = c.stop(v)
@@ -122,6 +129,8 @@ func (c *Container) sees(a profiles.Access, operation string) bool {
 			in = m
 		}
 	}
+	c.marks.Lock()
+	defer c.marks.Unlock()
 	return in != nil && in.marked&fanotify.OpenPerm != 0
 }
 
@@ -154,6 +163,11 @@ func (c *Container) witnessGone(v *Violation) (self program) {
 	if err == nil {
 		a.Subject.Session = self.session || v.Access.Subject.Session
 		v.Access.Subject = a.Subject
+		return self
+	}
+	// Who was killed at once, and is not yet reaped, runs no program any more.
+	if self = c.table.last(v.TID); self == (program{}) {
+		self = c.lineage(th)
 	}
 	return self
 }

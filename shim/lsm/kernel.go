@@ -40,17 +40,28 @@ func (k Kernel) Available() error {
 	if _, err := os.Stat(k.sys("kernel/security/apparmor/profiles")); err != nil {
 		return fmt.Errorf("%w: enabled, but securityfs is not mounted on /sys/kernel/security", ErrUnavailable)
 	}
-	// They stand above what a profile says: in complain mode nothing is refused, and without its records no refusal is seen.
+	switch above, err := k.Overruled(); {
+	case err != nil:
+		return fmt.Errorf("%w: enabled, but %w", ErrUnavailable, err)
+	case above != "":
+		return fmt.Errorf("%w: enabled, but %s", ErrUnavailable, above)
+	}
+	return nil
+}
+
+// Overruled names what stands above every profile of the node, "" for nothing: in complain mode nothing is refused, and
+// without its records no refusal is seen.
+func (k Kernel) Overruled() (string, error) {
 	for _, p := range []struct{ name, want string }{{"mode", "enforce"}, {"audit", "normal"}} {
 		is, err := os.ReadFile(k.sys("module/apparmor/parameters/" + p.name))
 		if err != nil {
-			return fmt.Errorf("%w: enabled, but its %s cannot be read: %w", ErrUnavailable, p.name, err)
+			return "", fmt.Errorf("its %s cannot be read: %w", p.name, err)
 		}
 		if got := strings.TrimSpace(string(is)); got != p.want {
-			return fmt.Errorf("%w: enabled, but apparmor.%s=%s on the whole node; %s is needed", ErrUnavailable, p.name, got, p.want)
+			return fmt.Sprintf("apparmor.%s=%s on the whole node; %s is needed", p.name, got, p.want), nil
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // replace gives the kernel compiled profiles; those whose names it has already are replaced. All or none are taken
