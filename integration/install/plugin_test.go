@@ -122,9 +122,31 @@ func TestUnit(t *testing.T) {
 	b.pluginProcess(t, 0)
 	b.holds(t)
 	must(t, p.Stop())
+	t.Run("somebody else runs the plugin then", func(t *testing.T) { b.leaveUnit(t, asked) })
+	b.stockade(t, 0, "install", "--nri", "unit")
+	must(t, os.Remove(filepath.Join(b.Dir(), "systemctl.asked")))
 	b.stockade(t, 0, "uninstall")
-	if got := asked(); !strings.Contains(got, "stop stockade-nri.service") && !strings.Contains(got, "--now stockade-nri.service") {
+	if got := asked(); !strings.Contains(got, "disable --now stockade-nri.service\n") {
 		t.Errorf("systemctl was asked for %q", got)
 	}
 	same(t, b.files(t), before)
+}
+
+// leaveUnit goes from the unit to no plugin of ours: the service must end, or it holds the lock for which the
+// DaemonSet's plugin waits.
+func (b *bed) leaveUnit(t *testing.T, asked func() string) {
+	t.Helper()
+	must(t, os.Remove(filepath.Join(b.Dir(), "systemctl.asked")))
+	n := b.restarts.Load()
+	out := b.stockade(t, 0, "install", "--nri", "none")
+	const want = "disable --now stockade-nri.service\ndaemon-reload\n"
+	if got := asked(); got != want || b.restarts.Load() != n {
+		t.Errorf("systemctl was asked for %q, want %q; %d restarts\n%s", got, want, b.restarts.Load()-n, out)
+	}
+	if _, err := os.Stat(filepath.Join(b.Dir(), "usr/local/bin/stockade-nri")); err == nil {
+		t.Error("the plugin's program is still there")
+	}
+	if out := b.stockade(t, 0, "install", "--nri", "none"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("%s", out)
+	}
 }

@@ -65,6 +65,11 @@ func Apply(ctx context.Context, o Options, p *Plan, say func(string)) (Result, e
 	if err := w.mkdirs(func(d string) bool { return !inState(d) }); err != nil {
 		return Result{}, err
 	}
+	if p.stop { // while its unit is there: a run that was killed before that is removed does it again
+		if err := w.stopPlugin(ctx); err != nil {
+			return Result{}, err
+		}
+	}
 	for _, c := range p.Changes {
 		if err := w.change(c); err != nil {
 			return Result{}, err
@@ -283,6 +288,11 @@ func (w *worker) restartPlugin(ctx context.Context) error {
 		return nil
 	}
 	return w.systemctl(ctx, "restart", path.Base(unitFile))
+}
+
+// stopPlugin ends the plugin that systemd runs, now and at boot: it holds a lock that the next plugin waits for.
+func (w *worker) stopPlugin(ctx context.Context) error {
+	return w.systemctl(ctx, "disable", "--now", path.Base(unitFile))
 }
 
 // rollBack puts back what containerd read before, and restarts it once more.

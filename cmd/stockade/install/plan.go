@@ -50,6 +50,7 @@ type Plan struct {
 	next  Manifest // written before anything else is
 	nri   string
 	unit  bool // systemd must read its units again, and (re)start the plugin's
+	stop  bool // the plugin's service ends: until it does, no other plugin can begin
 }
 
 // Empty: nothing is to be done.
@@ -79,6 +80,7 @@ func makePlan(o Options, list []Wanted, s settled, n node, files map[string]File
 		}
 		p.Restart = p.Restart || c.Kind == Containerd
 		p.unit = p.unit || c.Path == unitFile || c.Path == unitLink || path.Base(c.Path) == pluginProgram && s.nri == NRIUnit
+		p.stop = p.stop || c.Action == Remove && s.nri != NRIUnit && (c.Path == unitFile || path.Base(c.Path) == pluginProgram)
 	}
 	p.next.Restart = p.Restart
 	if want := sysctlWanted(list); groups > 0 && groups < want {

@@ -62,6 +62,7 @@ func GatherRemoval(ctx context.Context, o Removal) (*Plan, error) {
 		p.Restart = p.Restart || c.Kind == Containerd && c.Action != Keep
 		p.unit = p.unit || c.Path == unitFile && c.Action == Remove
 	}
+	p.stop = p.unit
 	p.Restart = p.Restart || m.Restart
 	if err := r.planData(o, p); err != nil {
 		return nil, err
@@ -239,8 +240,8 @@ func Uninstall(ctx context.Context, o Removal, p *Plan, say func(string)) (Resul
 	if err := w.forget(ctx, &res); err != nil {
 		return res, err
 	}
-	if p.unit {
-		if err := w.systemctl(ctx, "stop", path.Base(unitFile)); err != nil {
+	if p.stop {
+		if err := w.stopPlugin(ctx); err != nil {
 			say(err.Error())
 		}
 	}
