@@ -37,6 +37,9 @@
 //   - Refusals are seen since Linux 6.15 only (ABI 7, audit records LANDLOCK_ACCESS), so on the long-term kernels 6.1
 //     and 6.12 they would be silent.
 //
-// Read in landlock(7) and the kernel's userspace-api/landlock; on the machine this was written on (6.18) the ABI is 7.
-// What a ruleset costs was not measured, as nothing would be built on it.
+// Read in landlock(7) and the kernel's userspace-api/landlock, and seen (TestLandlockRefuses, on 6.18 with ABI 7): unlink,
+// rename and create are refused by directory, a neighbour of an allowed name is not, chmod and chown are nobody's. What it
+// costs (BenchmarkLandlock, same machine, tmpfs, medians of five): open and close of a warm file 3.1 us under none, 4.1 us
+// under a ruleset of 10 rules, 5.4 us under one of 1000; create and unlink 19 us, 26 us, 28 us. A declared open is to
+// cost at most 1.05 times what it costs under runc: a ruleset alone would be past that.
 package lsm
