@@ -125,7 +125,7 @@ func (c *compiler) treeGuarantee() Guarantee {
 	g := Guarantee{Kind: GuaranteeTree}
 	switch {
 	case c.plan.armor != nil:
-		g = c.byArmor(GuaranteeTree, "extended attributes are watched through seccomp user notification, by path only; times of files are not seen")
+		g = c.byArmor(GuaranteeTree, "extended attributes and times of files are watched through seccomp user notification, so whoever races it gets through")
 		if c.plan.armor.tree {
 			g.By += "; seccomp user notification"
 			g.Note += "; between programs that have rules of their own the filter alone tells, so whoever races it gets through"
