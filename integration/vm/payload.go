@@ -32,7 +32,7 @@ var scenarios = Suite{
 		// Beside the scenarios: what people do with containers (pause, metrics, terminals, namespaces), and Stockade's parts
 		// killed and stopped under them. Both are about cgroups.
 		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it.
-		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job)",
+		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job|AppArmor|DeviationToDead|Reload)",
 		"-test.parallel=4",
 	},
 }

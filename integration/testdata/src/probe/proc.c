@@ -1,6 +1,7 @@
 /* What a process can be: many, renamed, in another session, somebody else. */
 #include "probe.h"
 #include <signal.h>
+#include <time.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -108,6 +109,16 @@ static int op_loop(int n, char **a)
 static volatile sig_atomic_t terminated;
 static void on_term(int sig) { terminated = sig; }
 
+/* stamp OP..: says the time, of the clock that never goes back, right before. */
+static int op_stamp(int n, char **a)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	say("at %lld ns", now.tv_sec * 1000000000LL + now.tv_nsec);
+	return run_op(n, a);
+}
+
 /* onterm OP..: at SIGTERM, which is when a container is asked to stop. */
 static int op_onterm(int n, char **a)
 {
@@ -140,6 +151,7 @@ const struct op proc_ops[] = {
 	{"child", 1, op_child, "OP..: in a child"},
 	{"daemon", 1, op_daemon, "OP..: in an orphan of a session of its own"},
 	{"loop", 2, op_loop, "N OP.."},
+	{"stamp", 1, op_stamp, "OP..: after saying the time"},
 	{"onterm", 1, op_onterm, "OP..: at SIGTERM"},
 	{"ignoreterm", 1, op_ignoreterm, "OP..: with SIGTERM ignored"},
 	{0},
