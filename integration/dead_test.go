@@ -34,7 +34,7 @@ func TestDeviationToDead(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var took []time.Duration
-			for range number("REPEAT", 10, 3) {
+			for range number("REPEAT", 5, 2) {
 				took = append(took, gather(t, c.runtime).end(t, c.deviate))
 			}
 			t.Logf("100 processes, from the call until the last is dead: %v", took)

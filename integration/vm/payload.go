@@ -21,7 +21,8 @@ type Suite struct {
 	Dir     string // of the package, below the checkout
 	timeout string
 	args    []string
-	// once is a regular expression of those tests that ask the runtime rather than the kernel: they run on the oldest only.
+	// once is a regular expression of those tests that ask the runtime or the shim rather than the kernel: they run on the
+	// oldest only.
 	once     string
 	optional bool // it runs where there is such a package
 }
@@ -31,10 +32,12 @@ var scenarios = Suite{
 	Dir: "integration", timeout: "20m", args: []string{
 		// Beside the scenarios: what people do with containers (pause, metrics, terminals, namespaces), and Stockade's parts
 		// killed and stopped under them. Both are about cgroups.
-		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it.
+		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it. Then what is AppArmor's alone,
+		// and how long a deviation takes to end in death.
 		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job|AppArmor|DeviationToDead|Reload)",
 		"-test.parallel=4",
 	},
+	once: "^Test(Reload|DeviationToDead)",
 }
 
 // suites run in this order: what fails at once first.
