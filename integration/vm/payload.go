@@ -29,7 +29,7 @@ type Suite struct {
 
 // scenarios are the end-to-end cases. Most of one is waiting for processes to start and to end.
 var scenarios = Suite{
-	Dir: "integration", timeout: "20m", args: []string{
+	Dir: "integration", timeout: "35m", args: []string{
 		// Beside the scenarios: what people do with containers (pause, metrics, terminals, namespaces), and Stockade's parts
 		// killed and stopped under them. Both are about cgroups.
 		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it. Then what is AppArmor's alone,

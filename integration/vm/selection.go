@@ -95,14 +95,18 @@ func (s Selection) images(root string) []string {
 	return list
 }
 
-// serviceStarts is how often in a row each service is started in a guest, where that takes ten times as long.
-const serviceStarts = 3
+// In a guest, where all takes ten times as long: how often in a row each service is started, and how often tests do again
+// what may go one way or the other.
+const (
+	serviceStarts = 3
+	repeats       = 3
+)
 
 // script is the part of the guest's first program that differs by kernel and selection.
 func (s Selection) script(k Kernel, root string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "export STOCKADE_TEST_IMAGES=%s\n", strings.Join(images, ","))
-	fmt.Fprintf(&text, "export STARTS=%d\n", serviceStarts)
+	fmt.Fprintf(&text, "export STARTS=%d REPEAT=%d\n", serviceStarts, repeats)
 	if s.Controls == "no" || s.Controls == "" && !k.oldest {
 		text.WriteString("export STOCKADE_TEST_CONTROLS=no\n")
 	}

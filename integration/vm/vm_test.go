@@ -51,7 +51,7 @@ func TestKernels(t *testing.T) {
 }
 
 func boot(ctx context.Context, t *testing.T, system *vm.System, k vm.Kernel) {
-	ctx, cancel := context.WithTimeout(ctx, 40*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Minute)
 	defer cancel()
 	began := time.Now()
 	report, err := system.Run(ctx, k, func(line string) {
