@@ -94,11 +94,13 @@ func TestUnit(t *testing.T) {
 	b := newBed(t, withPlugin(t))
 	b.admin(t)
 	b.program(t, "systemctl")
+	must(t, os.MkdirAll(filepath.Join(b.Dir(), "run/systemd/system"), 0o755))
 	before := b.files(t)
 	asked := func() string {
 		data, _ := os.ReadFile(filepath.Join(b.Dir(), "systemctl.asked"))
 		return string(data)
 	}
+	t.Run("the plugin does not start", func(t *testing.T) { b.unitFails(t, before) })
 	b.stockade(t, 0, "install", "--nri", "unit")
 	if got := asked(); !strings.HasSuffix(got, "daemon-reload\nrestart stockade-nri.service\n") {
 		t.Errorf("systemctl was asked for %q", got)
@@ -130,6 +132,26 @@ func TestUnit(t *testing.T) {
 		t.Errorf("systemctl was asked for %q", got)
 	}
 	same(t, b.files(t), before)
+}
+
+// unitFails has systemd fail once the handler is written, before and after containerd was restarted: what containerd
+// reads is as before.
+func (b *bed) unitFails(t *testing.T, before map[string]string) {
+	t.Helper()
+	fails := filepath.Join(b.Dir(), "systemctl.fails")
+	for _, tc := range []struct {
+		verb     string
+		restarts int32
+	}{{"daemon-reload", 0}, {"restart", 2}} {
+		must(t, os.WriteFile(fails, []byte(tc.verb), 0o600))
+		n := b.restarts.Load()
+		out := b.stockade(t, 2, "install", "--nri", "unit")
+		after := b.files(t)
+		if after["/containerd.toml"] != before["/containerd.toml"] || after["/conf.d/stockade.toml"] != "" || b.restarts.Load() != n+tc.restarts {
+			t.Errorf("%s: not put back, or %d restarts\n%s", tc.verb, b.restarts.Load()-n, out)
+		}
+	}
+	must(t, os.Remove(fails))
 }
 
 // leaveUnit goes from the unit to no plugin of ours: the service must end, or it holds the lock for which the

@@ -59,18 +59,27 @@ func Apply(ctx context.Context, o Options, p *Plan, say func(string)) (Result, e
 	if err := w.save(); err != nil {
 		return Result{}, err
 	}
-	if err := w.backup(); err != nil {
+	res, err := w.work(ctx, func(d string) bool { return !inState(d) })
+	if err != nil && !res.Restarted {
+		res.RolledBack, err = w.takeBack(err)
+	}
+	return res, err
+}
+
+// work does what the manifest says by now.
+func (w *worker) work(ctx context.Context, dirs func(string) bool) (Result, error) {
+	if err := w.backup(containerdUses); err != nil {
 		return Result{}, err
 	}
-	if err := w.mkdirs(func(d string) bool { return !inState(d) }); err != nil {
+	if err := w.mkdirs(dirs); err != nil {
 		return Result{}, err
 	}
-	if p.stop { // while its unit is there: a run that was killed before that is removed does it again
+	if w.p.stop { // while its unit is there: a run that was killed before that is removed does it again
 		if err := w.stopPlugin(ctx); err != nil {
 			return Result{}, err
 		}
 	}
-	for _, c := range p.Changes {
+	for _, c := range w.p.Changes {
 		if err := w.change(c); err != nil {
 			return Result{}, err
 		}
@@ -118,41 +127,6 @@ func (w *worker) unchanged() error {
 		}
 	}
 	return nil
-}
-
-// backup copies what containerd reads and is about to be replaced. Copies are named by their content.
-func (w *worker) backup() error {
-	for _, c := range w.p.Changes {
-		if c.Kind != Containerd || c.Action == Keep || !c.before.Exists {
-			continue
-		}
-		if err := w.r.mkdir(backupDir, 0o700); err != nil {
-			return err
-		}
-		if err := w.copy(c.Path, backupOf(c.before.Digest), 0o600); err != nil {
-			return err
-		}
-		step("backup " + c.Path)
-	}
-	return nil
-}
-
-// backupOf is where a replaced file's copy lies.
-func backupOf(digest string) string {
-	return path.Join(backupDir, strings.TrimPrefix(digest, "sha256:"))
-}
-
-func (w *worker) copy(from, to string, mode os.FileMode) error {
-	real, err := w.r.real(from)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(real)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return w.r.write(to, f, mode)
 }
 
 func (w *worker) save() error {
@@ -258,7 +232,11 @@ func (w *worker) activate(ctx context.Context) (Result, error) {
 		}
 	}
 	if !w.p.Restart {
-		return res, w.restartPlugin(ctx)
+		err := w.restartPlugin(ctx)
+		if err == nil {
+			w.verified()
+		}
+		return res, err
 	}
 	if w.o.NoRestart {
 		res.Pending = true
@@ -269,18 +247,29 @@ func (w *worker) activate(ctx context.Context) (Result, error) {
 	res.Containerd, err = w.restart(ctx, true)
 	res.Restarted = true
 	if err != nil {
+		err = fmt.Errorf("containerd does not work with the new configuration: %w", err)
+	} else {
+		err = w.restartPlugin(ctx)
+	}
+	if err != nil {
 		res.RolledBack = true
 		return res, w.rollBack(ctx, err)
 	}
 	res.Verified = true
-	w.m.Restart = false
+	w.verified()
+	return res, nil
+}
+
+// verified writes down that containerd works with what is installed. Where that cannot be written all is done
+// nevertheless: the next run restarts containerd once more, to see it.
+func (w *worker) verified() {
+	w.m.Restart, w.m.Reload = false, false
 	for i := range w.m.Files {
 		w.m.Files[i].Unverified, w.m.Files[i].Previous = false, ""
 	}
-	if err := w.save(); err != nil {
-		return res, err
+	if err := errors.Join(w.save(), w.dropBackups()); err != nil {
+		w.say("all is done, but this could not be written down: " + err.Error())
 	}
-	return res, errors.Join(w.dropBackups(), w.restartPlugin(ctx))
 }
 
 func (w *worker) restartPlugin(ctx context.Context) error {
@@ -293,74 +282,4 @@ func (w *worker) restartPlugin(ctx context.Context) error {
 // stopPlugin ends the plugin that systemd runs, now and at boot: it holds a lock that the next plugin waits for.
 func (w *worker) stopPlugin(ctx context.Context) error {
 	return w.systemctl(ctx, "disable", "--now", path.Base(unitFile))
-}
-
-// rollBack puts back what containerd read before, and restarts it once more.
-func (w *worker) rollBack(ctx context.Context, cause error) error {
-	w.say("going back: " + cause.Error())
-	errs := []error{fmt.Errorf("containerd does not work with the new configuration: %w", cause)}
-	for i := range w.m.Files {
-		e := &w.m.Files[i]
-		if e.Kind != Containerd || !e.Unverified {
-			continue
-		}
-		if err := w.goBack(e); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		w.say("put back " + e.Path)
-		e.Digest, e.Next, e.Previous, e.Unverified = e.Previous, "", "", false
-	}
-	w.m.Files = slices.DeleteFunc(w.m.Files, func(e Entry) bool { return e.Kind == Containerd && e.Digest == "" })
-	w.m.Restart = false
-	errs = append(errs, w.save())
-	if _, err := w.restart(ctx, false); err != nil {
-		errs = append(errs, fmt.Errorf("containerd does not come up with its former configuration either: %w", err))
-	} else {
-		errs = append(errs, errors.New("what containerd reads was put back, and it works again"))
-	}
-	return errors.Join(errs...)
-}
-
-func (w *worker) goBack(e *Entry) error {
-	if e.Previous == "" {
-		return w.r.remove(e.Path, e.Kind)
-	}
-	f, err := w.r.read(e.Path, e.Kind)
-	if err != nil {
-		return err
-	}
-	return w.copy(backupOf(e.Previous), e.Path, f.Mode)
-}
-
-// dropBackups removes the copies that nothing refers to any more.
-func (w *worker) dropBackups() error {
-	real, err := w.r.real(backupDir)
-	if err != nil {
-		return err
-	}
-	names, err := os.ReadDir(real)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	left := 0
-	for _, n := range names {
-		needed := slices.ContainsFunc(w.m.Files, func(e Entry) bool {
-			return e.Original != "" && backupOf(e.Original) == path.Join(backupDir, n.Name())
-		})
-		if needed {
-			left++
-			continue
-		}
-		if err := w.r.remove(path.Join(backupDir, n.Name()), Config); err != nil {
-			return err
-		}
-	}
-	if left > 0 {
-		return nil
-	}
-	return w.r.rmdir(backupDir)
 }

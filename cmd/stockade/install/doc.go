@@ -25,8 +25,9 @@
 //
 // containerd is restarted only when what it reads has changed, and must answer
 // afterwards, know the handler and be able to start the shim. If not, what it
-// reads is put back and it is restarted once more. Containers live on through
-// restarts: their shims are no children of containerd.
+// reads is put back and it is restarted once more. Whatever else fails, what
+// containerd reads, and programs that were there before, are put back too.
+// Containers live on through restarts: their shims are no children of containerd.
 //
 // [Uninstall] refuses while protected containers run, restores containerd's file
 // (byte for byte if nobody else changed it since) and removes what the manifest

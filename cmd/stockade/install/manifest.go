@@ -25,7 +25,9 @@ type Manifest struct {
 	Format  int    `json:"format"`
 	Version string `json:"version"` // Stockade's
 	// Restart: containerd has not yet been seen to work with what is installed.
-	Restart bool    `json:"restart"`
+	Restart bool `json:"restart"`
+	// Reload: systemd has not yet been told of the unit as it is, nor has the plugin been started by it.
+	Reload  bool    `json:"reload,omitempty"`
 	Options Kept    `json:"options"`
 	Files   []Entry `json:"files"`
 	// Dirs were made by install, parents first.

@@ -47,6 +47,7 @@ type Plan struct {
 	Sysctl  *Sysctl  `json:"sysctl,omitempty"`
 
 	modes map[string]fs.FileMode
+	last  Manifest // as it was found
 	next  Manifest // written before anything else is
 	nri   string
 	unit  bool // systemd must read its units again, and (re)start the plugin's
@@ -61,7 +62,7 @@ func (p *Plan) Empty() bool {
 
 // makePlan compares what should be there with what is. It is pure: files holds every path of list.
 func makePlan(o Options, list []Wanted, s settled, n node, files map[string]File, groups int) *Plan {
-	p := &Plan{Changes: []Change{}, Dirs: []string{}, Notes: append([]string{}, s.notes...), modes: s.dirs(), next: n.manifest.clone(), nri: s.nri}
+	p := &Plan{Changes: []Change{}, Dirs: []string{}, Notes: append([]string{}, s.notes...), modes: s.dirs(), last: n.manifest, next: n.manifest.clone(), nri: s.nri}
 	p.next.Version = o.Version
 	kept := Kept{BinDir: o.BinDir, ContainerdConfig: o.ContainerdConfig, Address: o.Address, Unit: o.Unit, NRI: s.nri, Import: n.manifest.Options.Import}
 	if s.addImport || n.main == nil && s.dropIn != "" {
@@ -73,16 +74,8 @@ func makePlan(o Options, list []Wanted, s settled, n node, files map[string]File
 	}
 	p.dropStale(list, n.manifest, files)
 	p.needDirs(list, files)
-	p.Restart = n.manifest.Restart
-	for _, c := range p.Changes {
-		if c.Action == Keep {
-			continue
-		}
-		p.Restart = p.Restart || c.Kind == Containerd
-		p.unit = p.unit || c.Path == unitFile || c.Path == unitLink || path.Base(c.Path) == pluginProgram && s.nri == NRIUnit
-		p.stop = p.stop || c.Action == Remove && s.nri != NRIUnit && (c.Path == unitFile || path.Base(c.Path) == pluginProgram)
-	}
-	p.next.Restart = p.Restart
+	p.activation(s, n, files)
+	p.next.Restart, p.next.Reload = p.Restart, p.unit
 	if want := sysctlWanted(list); groups > 0 && groups < want {
 		p.Sysctl = &Sysctl{Before: groups, After: want}
 		if old := n.manifest.Sysctl; old != nil {
@@ -91,6 +84,22 @@ func makePlan(o Options, list []Wanted, s settled, n node, files map[string]File
 		p.next.Sysctl = p.Sysctl
 	}
 	return p
+}
+
+// activation says who must be told of the changes.
+func (p *Plan) activation(s settled, n node, files map[string]File) {
+	p.Restart, p.unit = n.manifest.Restart, n.manifest.Reload
+	for _, c := range p.Changes {
+		if c.Action == Keep {
+			continue
+		}
+		plugin := path.Base(c.Path) == pluginProgram
+		p.Restart = p.Restart || c.Kind == Containerd
+		p.unit = p.unit || c.Path == unitFile || c.Path == unitLink || plugin && s.nri == NRIUnit
+		p.stop = p.stop || c.Action == Remove && (c.Path == unitFile || plugin)
+	}
+	p.unit = p.unit && (n.systemd || s.nri == NRIUnit)
+	p.stop = p.stop && n.systemd && s.nri != NRIUnit && files[unitFile].Exists // systemctl knows no unit that is not there
 }
 
 // compare plans one file.

@@ -1,5 +1,6 @@
 // Systemctl stands for systemd's on a node whose root is a test's folder: it writes down what it was asked for. As
-// systemd's, it knows no service whose unit is not there, and takes the link of one that it disables.
+// systemd's, it knows no service whose unit is not there, and takes the link of one that it disables. What stands in
+// systemctl.fails it cannot do.
 package main
 
 import (
@@ -25,6 +26,9 @@ func run(args []string) error {
 	defer f.Close()
 	if _, err := fmt.Fprintln(f, strings.Join(args, " ")); err != nil {
 		return err
+	}
+	if bad, err := os.ReadFile("/systemctl.fails"); err == nil && string(bad) == args[0] {
+		return fmt.Errorf("%s fails", bad)
 	}
 	unit := args[len(args)-1]
 	if !strings.HasSuffix(unit, ".service") {
