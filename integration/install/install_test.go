@@ -251,6 +251,7 @@ func TestInstall(t *testing.T) {
 		}
 		b.holds(t)
 	})
+	t.Run("upgrade to no program", func(t *testing.T) { b.badUpgrade(t) })
 	t.Run("uninstall while in use", func(t *testing.T) {
 		if out := b.stockade(t, 1, "uninstall"); !strings.Contains(out, b.Namespace+"/"+long.ID) {
 			t.Errorf("it does not name the container:\n%s", out)
@@ -288,6 +289,26 @@ func (b *bed) upgrade(t *testing.T) {
 		must(t, err)
 		_, err = f.WriteString("the next version")
 		must(t, errors.Join(err, f.Close()))
+	}
+}
+
+// badUpgrade installs a shim that does not run: the old one is put back, without a restart.
+func (b *bed) badUpgrade(t *testing.T) {
+	t.Helper()
+	before, n := b.files(t), b.restarts.Load()
+	shim := filepath.Join(b.from, "containerd-shim-stockade-v1")
+	good, err := os.ReadFile(shim)
+	must(t, err)
+	must(t, os.WriteFile(shim, []byte("no program"), 0o755))
+	out := b.stockade(t, 2, "install", "--wait", "3s")
+	if !strings.Contains(out, "put back /usr/local/bin/containerd-shim-stockade-v1") || b.restarts.Load() != n {
+		t.Errorf("%d restarts\n%s", b.restarts.Load()-n, out)
+	}
+	same(t, b.files(t), before)
+	must(t, os.WriteFile(shim, good, 0o755))
+	b.holds(t)
+	if out := b.stockade(t, 0, "install"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("%s", out)
 	}
 }
 

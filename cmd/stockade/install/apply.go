@@ -232,11 +232,7 @@ func (w *worker) activate(ctx context.Context) (Result, error) {
 		}
 	}
 	if !w.p.Restart {
-		err := w.restartPlugin(ctx)
-		if err == nil {
-			w.verified()
-		}
-		return res, err
+		return w.carryOn(ctx)
 	}
 	if w.o.NoRestart {
 		res.Pending = true
@@ -258,6 +254,28 @@ func (w *worker) activate(ctx context.Context) (Result, error) {
 	res.Verified = true
 	w.verified()
 	return res, nil
+}
+
+// carryOn leaves containerd running. It starts the shim anew for each pod: what was put in its place must work.
+func (w *worker) carryOn(ctx context.Context) (Result, error) {
+	var res Result
+	if slices.ContainsFunc(w.p.Changes, startsWithPods) && !w.o.NoRestart {
+		var err error
+		if res.Containerd, err = w.daemon().ready(ctx, true); err != nil {
+			return res, fmt.Errorf("containerd does not work with the new programs: %w", err)
+		}
+		res.Verified = true
+	}
+	if err := w.restartPlugin(ctx); err != nil {
+		return res, err
+	}
+	w.verified()
+	return res, nil
+}
+
+// startsWithPods are the changes of the programs that a new pod starts.
+func startsWithPods(c Change) bool {
+	return c.Kind == Program && c.Action != Keep && slices.Contains([]string{shimProgram, guardProgram}, path.Base(c.Path))
 }
 
 // verified writes down that containerd works with what is installed. Where that cannot be written all is done

@@ -23,13 +23,14 @@ func (w *worker) restart(ctx context.Context, want bool) (string, error) {
 		return "", err
 	}
 	step("restarted")
-	d := daemon{address: w.address(), wait: w.o.Wait}
-	version, err := d.ready(ctx, want)
+	version, err := w.daemon().ready(ctx, want)
 	if err == nil {
 		w.say("containerd " + version + " answers")
 	}
 	return version, err
 }
+
+func (w *worker) daemon() daemon { return daemon{address: w.address(), wait: w.o.Wait} }
 
 // address is where containerd listens, as this process reaches it.
 func (w *worker) address() string {

@@ -15,6 +15,7 @@
 // Configuration that somebody else wrote or changed is kept and named; only
 // --overwrite replaces it. Programs are ours by name and are replaced. A
 // replaced program does not disturb the shims that run: they keep the old file.
+// containerd must be able to start the new shim, or the old programs are put back.
 //
 // containerd's own file is edited as text, so that comments and order stay: in a
 // configuration of version 3 or later an import is added where none leads to our

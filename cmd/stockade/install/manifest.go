@@ -110,6 +110,19 @@ func (m *Manifest) entry(path string) *Entry {
 	return nil
 }
 
+// restate makes the manifest say of a path what it said before; nil is nothing.
+func (m *Manifest) restate(path string, old *Entry) {
+	e := m.entry(path)
+	switch {
+	case old == nil:
+		m.Files = slices.DeleteFunc(m.Files, func(e Entry) bool { return e.Path == path })
+	case e == nil:
+		m.Files = append(m.Files, *old)
+	default:
+		*e = *old
+	}
+}
+
 // wrote reports whether a file of this digest is one that install put there.
 func (e *Entry) wrote(digest string) bool {
 	return e != nil && digest != "" && (digest == e.Digest || digest == e.Next)

@@ -81,6 +81,9 @@ func (w *worker) putBack(which func(Change) bool) error {
 			}
 		}
 	}
+	if len(errs) == 0 && w.p.last.Version != "" {
+		w.m.Version = w.p.last.Version
+	}
 	return errors.Join(errs...)
 }
 
@@ -102,10 +105,7 @@ func (w *worker) undo(c Change) error {
 		w.say("put back " + c.Path)
 		step("put back " + c.Path)
 	}
-	w.m.Files = slices.DeleteFunc(w.m.Files, func(e Entry) bool { return e.Path == c.Path })
-	if e := w.p.last.entry(c.Path); e != nil {
-		w.m.Files = append(w.m.Files, *e)
-	}
+	w.m.restate(c.Path, w.p.last.entry(c.Path))
 	return nil
 }
 
