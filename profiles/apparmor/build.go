@@ -294,6 +294,9 @@ func (b *builder) unmapped(s *subject) []compiled {
 
 // execs writes what may be executed. A program without rules of its own stays in the profile, or comes back to that of
 // the container; one that has some changes to its child profile. Where a wildcard lets both pass, the exact path wins.
+//
+// @image lets nothing be read: the kernel itself reads and maps what it executes, and asks only where the profile
+// changes with the exec.
 func (b *builder) execs(w *writer, s *subject, session bool) {
 	w.note("exec")
 	if b.policy.Mode == Complain {
@@ -315,7 +318,11 @@ func (b *builder) execs(w *writer, s *subject, session bool) {
 			}
 		}
 		if r.pattern == nil {
-			w.line("%s %s,", image, plain)
+			perms := plain
+			if !b.policy.Transitions {
+				perms = strings.Replace(plain, "r", "", 1)
+			}
+			w.line("%s %s,", image, perms)
 			continue
 		}
 		for _, path := range paths(r.pattern, asWritten) {
