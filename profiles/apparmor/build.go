@@ -275,20 +275,44 @@ func (b *builder) files(w *writer, s *subject) {
 		rule(r.pattern, files, "audit deny ", "x")
 	}
 	// As on a mount that is noexec: without a record, since a linker that tries it goes on without.
-	for _, r := range b.unmapped(s) {
-		rule(r.pattern, files, "deny ", "m")
+	for _, path := range b.unmapped(s) {
+		w.line("deny %s m,", path)
 	}
 }
 
-// unmapped are the writable places from which nothing may be executed, and so nothing mapped to be: @image would let
-// it, by name.
-func (b *builder) unmapped(s *subject) []compiled {
-	return slices.DeleteFunc(slices.Clone(s.writes), func(w compiled) bool {
-		return slices.ContainsFunc(w.pattern.Roots(), func(root pattern.Root) bool {
-			return strings.HasPrefix(root.Path, "/dev/") || slices.ContainsFunc(s.execs, func(x compiled) bool {
-				return x.pattern != nil && (x.pattern.Match(root.Path) || !root.Exact && x.pattern.CouldMatchBelow(root.Path))
-			})
-		})
+// shm is where POSIX shared memory lies: what is there is whoever's who writes to it, and a pod's containers share it.
+var shm = pattern.Root{Path: "/dev/shm"}
+
+// unmapped are the writable places from which nothing may be executed, and so nothing mapped to be: @image, or a rule
+// for reading, would let it. As mounts are made noexec where there is no AppArmor, it is judged by the directories which
+// the patterns name.
+func (b *builder) unmapped(s *subject) (all []string) {
+	for _, w := range s.writes {
+		for _, sequence := range w.pattern.Elements() {
+			if root := rootOf(sequence); !device(root.Path) && !s.executes(root) {
+				all = append(all, sequencePaths(sequence, files)...)
+			}
+		}
+	}
+	if !s.executes(shm) {
+		all = append(all, `"`+shm.Path+`/**[^/]"`)
+	}
+	return all
+}
+
+// device reports whether a path lies among devices, and not in the shared memory below them.
+func device(path string) bool {
+	return strings.HasPrefix(path, "/dev/") && path != shm.Path && !strings.HasPrefix(path, shm.Path+"/")
+}
+
+// executes reports whether anything at root, or below it, may be executed. Of @image it is said only of /, where the image
+// is: other places are taken to be written to.
+func (s *subject) executes(root pattern.Root) bool {
+	return slices.ContainsFunc(s.execs, func(x compiled) bool {
+		if x.pattern == nil {
+			return root.Path == "/"
+		}
+		return x.pattern.Match(root.Path) || !root.Exact && x.pattern.CouldMatchBelow(root.Path)
 	})
 }
 

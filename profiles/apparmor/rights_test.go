@@ -46,3 +46,82 @@ func TestImageProgramsAreNotFilesToRead(t *testing.T) {
 		}
 	}
 }
+
+// TestMapped: what is mapped executable, by rules and path.
+func TestMapped(t *testing.T) {
+	image := ruled(apparmor.Image)
+	tests := []struct {
+		name            string
+		rules           apparmor.Rules
+		mapped, refused []string
+	}{
+		{
+			name:    "reading maps, but what is written to",
+			rules:   apparmor.Rules{Exec: ruled("/bin/x"), Read: ruled("/**"), Write: ruled("/data/**", "/run/pid")},
+			mapped:  []string{"/lib/libc.so", "/bin/x"},
+			refused: []string{"/data/x", "/data/a/b", "/run/pid", "/dev/shm/x", "/dev/shm/a/b"},
+		},
+		{
+			name:    "a program among what is written to",
+			rules:   apparmor.Rules{Exec: ruled("/data/bin/x"), Read: image, Write: ruled("/data/**", "/var/**")},
+			mapped:  []string{"/data/lib.so", "/lib/libc.so"},
+			refused: []string{"/var/x"},
+		},
+		{
+			name:    "shared memory is written to",
+			rules:   apparmor.Rules{Exec: image, Read: ruled("/**"), Write: ruled("/dev/shm/**")},
+			mapped:  []string{"/lib/libc.so"},
+			refused: []string{"/dev/shm/x", "/dev/shm/a/b"},
+		},
+		{
+			name:    "shared memory is read",
+			rules:   apparmor.Rules{Exec: image, Read: ruled("/dev/shm/**")},
+			mapped:  []string{"/lib/libc.so"},
+			refused: []string{"/dev/shm/x", "/dev/shm/a/b"},
+		},
+		{
+			name:   "a program in shared memory",
+			rules:  apparmor.Rules{Exec: ruled("/dev/shm/x"), Write: ruled("/dev/shm/**")},
+			mapped: []string{"/dev/shm/x"},
+		},
+		{
+			name:    "devices, and shared memory among them",
+			rules:   apparmor.Rules{Read: ruled("/**"), Write: ruled("/dev/zero", "/dev/pts/*", "/dev/shm/pool")},
+			mapped:  []string{"/dev/zero", "/dev/pts/0"},
+			refused: []string{"/dev/shm/pool", "/dev/shm/other"},
+		},
+		{
+			name:    "each root of a pattern for itself",
+			rules:   apparmor.Rules{Exec: ruled("/opt/x"), Read: ruled("/**"), Write: ruled("/{data,dev/pts,opt,dev/shm/a}/**")},
+			mapped:  []string{"/dev/pts/0", "/opt/lib.so"},
+			refused: []string{"/data/x", "/data/a/b", "/dev/shm/a/x"},
+		},
+		{
+			name:    "programs of the image where everything is written to",
+			rules:   apparmor.Rules{Exec: image, Read: image, Write: ruled("/**")},
+			mapped:  []string{"/lib/libc.so", "/bin/x", "/opt/app/plugin.so"},
+			refused: []string{"/dev/shm/x"},
+		},
+		{
+			name:    "and where one directory is",
+			rules:   apparmor.Rules{Exec: image, Read: image, Write: ruled("/data/**")},
+			mapped:  []string{"/lib/libc.so"},
+			refused: []string{"/data/x"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			text, a := compile(t, apparmor.Policy{Allow: tt.rules})
+			for _, path := range tt.mapped {
+				if a.perms(path)&mayMap == 0 {
+					t.Errorf("%s is not mapped\n%s", path, text.Body)
+				}
+			}
+			for _, path := range tt.refused {
+				if a.perms(path)&mayMap != 0 {
+					t.Errorf("%s is mapped\n%s", path, text.Body)
+				}
+			}
+		})
+	}
+}
