@@ -141,6 +141,9 @@ func (a *automaton) state(name string) uint32 {
 // perms are what somebody who is not the owner may do.
 func (a *automaton) perms(name string) uint32 { return a.accept[a.state(name)] >> 14 & 0x7f }
 
+// owned are what the owner may do.
+func (a *automaton) owned(name string) uint32 { return a.accept[a.state(name)] & 0x7f }
+
 // transition tells where an exec leads: an index that differs for different targets.
 func (a *automaton) transition(name string) uint32 { return a.accept[a.state(name)] >> 21 & 0x7f }
 

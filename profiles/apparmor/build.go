@@ -159,8 +159,8 @@ func (b *builder) common(w *writer) {
 	w.note("directories may be listed; loaders and interpreters are not programs")
 	w.line("/ r,")
 	w.line("/**/ r,")
-	w.note("shared memory of huge pages, which has no name but this")
-	w.line("owner / w,")
+	w.note("memory of huge pages, which has no name but this")
+	w.line("owner / mw,")
 	w.line("/{usr/,}lib{,32,64,x32}/{,*/}ld-*.so* mr,")
 	for _, path := range p.Interpreters {
 		w.line(`"%s" mr,`, literals(path))

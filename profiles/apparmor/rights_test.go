@@ -125,3 +125,15 @@ func TestMapped(t *testing.T) {
 		})
 	}
 }
+
+// TestHugePages: anonymous memory of huge pages is a file "/" of whoever asked for it. Java keeps its code in some.
+func TestHugePages(t *testing.T) {
+	_, a := compile(t, apparmor.Policy{})
+	const want = mayRead | mayWrite | mayMap
+	if got := a.owned("/") & want; got != want {
+		t.Errorf("the owner has %#x", got)
+	}
+	if got := a.perms("/") & want; got != mayRead {
+		t.Errorf("others have %#x", got)
+	}
+}
