@@ -44,6 +44,15 @@ type automaton struct {
 
 // automata finds the file rules of each profile in the parser's output.
 func automata(binaryPolicy []byte) (map[string]*automaton, error) {
+	return automataAt(binaryPolicy, bytes.LastIndex)
+}
+
+// others finds all other rules of each profile: signals, ptrace, capabilities and so on.
+func others(binaryPolicy []byte) (map[string]*automaton, error) {
+	return automataAt(binaryPolicy, bytes.Index)
+}
+
+func automataAt(binaryPolicy []byte, which func(part, name []byte) int) (map[string]*automaton, error) {
 	all := map[string]*automaton{}
 	named := func(name string) []byte {
 		return append(append([]byte{4, byte(len(name) + 1), 0}, name...), 0)
@@ -53,7 +62,7 @@ func automata(binaryPolicy []byte) (map[string]*automaton, error) {
 		n := int(binary.LittleEndian.Uint16(part[1:])) // AA_STRING, length with its NUL
 		name := string(part[3 : 3+n-1])
 		// The first aadfa is that of the policy database, inside its struct; the file rules' follows.
-		i := bytes.LastIndex(part, named("aadfa"))
+		i := which(part, named("aadfa"))
 		if i < 0 {
 			return nil, errors.New("no aadfa in " + name)
 		}

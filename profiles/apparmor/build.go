@@ -198,8 +198,9 @@ func (b *builder) common(w *writer) {
 }
 
 // quiet writes what is refused without a record, because programs try it that mean nothing by it: to read of the
-// runtime's own processes, as ps does while an exec session begins, and to use a capability that is not there. A
-// profile that only watches refuses nothing, and quiet rules it would hold.
+// runtime's own processes, as ps does while an exec session begins, to send them a signal that is for everybody
+// (kill(-1)), and to use a capability that is not there. A profile that only watches refuses nothing, and quiet rules it
+// would hold.
 func (b *builder) quiet(w *writer) {
 	p := &b.policy
 	if p.Mode == Complain {
@@ -208,15 +209,20 @@ func (b *builder) quiet(w *writer) {
 	if p.Mode == Complain || p.Namespaces {
 		w.line("capability,") // in a namespace of its own a process has them all; outside its sets hold
 	}
-	if p.Mode == Complain {
-		return
-	}
 	supervisors := p.Supervisors
 	if supervisors == nil {
 		supervisors = []string{"unconfined", "runc", "crun"}
 	}
 	for _, label := range supervisors {
+		if p.Mode == Complain {
+			w.line(`signal (send) peer="%s",`, literals(label))
+			continue
+		}
 		w.line(`deny ptrace (read) peer="%s",`, literals(label))
+		w.line(`deny signal (send) peer="%s",`, literals(label))
+	}
+	if p.Mode == Complain {
+		return
 	}
 	var without []string
 	for _, name := range capabilities {

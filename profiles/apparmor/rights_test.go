@@ -137,3 +137,40 @@ func TestHugePages(t *testing.T) {
 		t.Errorf("others have %#x", got)
 	}
 }
+
+// TestSignalsForEverybody: kill(-1) by a container's first process reaches the runtime's own, which sets an exec session
+// up. It does not go through, and nobody is to die of it. What is confined by somebody else's profile is another matter.
+func TestSignalsForEverybody(t *testing.T) {
+	const class, sigkill, send = "\x0a", "\x09", 2 // security/apparmor/include/apparmor.h, sig_names.h, perms.h
+	for _, tt := range []struct {
+		mode            apparmor.Mode
+		label           string
+		allowed, silent bool
+	}{
+		{apparmor.Enforce, "unconfined", false, true},
+		{apparmor.Kill, "runc", false, true},
+		{apparmor.Kill, "docker-default", false, false},
+		{apparmor.Kill, "stockade.x.0123456789ab.0000000000000000//session", true, false},
+		{apparmor.Complain, "runc", true, false},
+		{apparmor.Complain, "docker-default", false, false},
+	} {
+		text, err := apparmor.Build(apparmor.Policy{Mode: tt.mode, ABI: "3.0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := parse(t, text.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := others(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := all[text.Name]
+		at := a.state(class + sigkill + tt.label)
+		allowed, silent := a.accept[at]&send != 0, a.accept2[at]>>7&send != 0
+		if allowed != tt.allowed || silent != tt.silent {
+			t.Errorf("%s, to %s: allowed %v, refused in silence %v", tt.mode, tt.label, allowed, silent)
+		}
+	}
+}
