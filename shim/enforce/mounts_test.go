@@ -12,6 +12,9 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/stockade-dev/stockade/profiles"
+	"github.com/stockade-dev/stockade/shim/fanotify"
 )
 
 // mounter is a process in a mount namespace of its own. tell has it do what it was made for; it returns when that is
@@ -136,6 +139,54 @@ func TestAMovedMountIsNoneOfTheContainers(t *testing.T) {
 		if c.mountOf(id, name) != nil {
 			t.Errorf("%s passes for a file of the mount that was on %s", name, from)
 		}
+	}
+}
+
+// pristine is an image of which nothing had been changed when the container was made.
+type pristine struct{}
+
+func (pristine) Unchanged(string, bool) bool { return true }
+func (pristine) Untouched(string, bool) bool { return true }
+func (pristine) Pristine() bool              { return true }
+
+// Where AppArmor holds the plan, opens in the image are not asked about for as long as none of it was changed. What was
+// written under one plan is no file of the image to the next, whichever that is.
+func TestDriftIsAskedAboutAfterAReload(t *testing.T) {
+	plan := func(mode string) *profiles.Plan {
+		text := "apiVersion: stockade.dev/v1alpha1\nkind: Profile\nmetadata: {name: x}\n" +
+			"spec: {mode: " + mode + ", allow: {exec: ['@image'], read: ['@image'], write: [/srv/**]}}\n"
+		ps, err := profiles.Parse("x.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := profiles.Compile(ps[0], profiles.Target{
+			Kernel: "6.12", Arch: "amd64", AppArmor: profiles.Yes,
+			Fanotify: profiles.Yes, FanotifyStack: profiles.Yes, SeccompNotify: profiles.Yes, MountSeal: profiles.Yes,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan
+	}
+	root := &mount{dest: "/", fd: -1, seen: true, image: true, private: true, whole: true}
+	c := &Container{image: pristine{}, mounts: map[uint64]*mount{1: root}}
+	first := plan("enforce")
+	c.plan.arm(first)
+	asks := func(plan *profiles.Plan) bool {
+		c.Confined(plan)
+		defer c.plan.now.Store(plan)
+		return c.masks(plan)[root]&fanotify.OpenPerm != 0
+	}
+	if asks(first) {
+		t.Error("opens are asked about before anything was changed")
+	}
+	for what, next := range map[string]*profiles.Plan{"monitor": plan("monitor"), "enforce": plan("enforce")} {
+		if !asks(next) {
+			t.Errorf("opens are not asked about after a reload: %s", what)
+		}
+	}
+	if !asks(first) {
+		t.Error("opens are not asked about when the first plan is back")
 	}
 }
 
