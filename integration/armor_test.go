@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -158,4 +159,82 @@ func TestAppArmorNodeComplains(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAppArmorAlone takes all other walls away: a container under plain runc, with every capability and no filter, that
+// has nothing of Stockade's but the AppArmor profile. What is refused here AppArmor refuses; the control, without the
+// profile, does it all.
+func TestAppArmorAlone(t *testing.T) {
+	armored(t)
+	task, _ := armor(t, "armor-alone", "  onViolation: deny\n") // its text refuses, and kills nobody
+	name := worn(t, task)
+	for _, op := range []struct {
+		try  []string
+		once string // what the output has if it was done
+	}{
+		{[]string{"unlink", "/vol/keep"}, ""},
+		{[]string{"rename", "/vol/keep", "/vol/tmp/gone"}, ""},
+		{[]string{"rename", "/vol/tmp/own", "/vol/keep"}, ""},
+		{[]string{"link", "/vol/keep", "/vol/tmp/alias"}, ""},
+		{[]string{"symlink", "/anywhere", "/vol/new"}, ""},
+		{[]string{"mkdir", "/vol/new"}, ""},
+		{[]string{"mkfifo", "/vol/new"}, ""},
+		{[]string{"chmod", "666", "/vol/keep"}, ""},
+		{[]string{"fchmod", "666", "/vol/keep"}, ""},
+		{[]string{"chown", "7", "/vol/keep"}, ""},
+		{[]string{"truncate", "/vol/keep"}, ""},
+		{[]string{"append", "/vol/keep", "x"}, ""},
+		{[]string{"tmpfs", "/vol/tmp"}, ""},
+		{[]string{"bind", "/bin", "/vol/tmp"}, ""},
+		{[]string{"spawn", "/bin/hello"}, "hello ran"},
+		{[]string{"spawn", "/lib64/ld-linux-x86-64.so.2", "/bin/dynamic"}, "ran as"},
+	} {
+		t.Run(strings.ReplaceAll(strings.Join(op.try, " "), "/", "|"), func(t *testing.T) {
+			for _, profile := range []string{"", name} {
+				out, changed := alone(t, profile, op.try)
+				done := changed || strings.Contains(out, "did "+op.try[0]) || op.once != "" && strings.Contains(out, op.once)
+				if profile == "" && !done {
+					t.Fatalf("without AppArmor it does not happen either: %s", out)
+				}
+				if profile != "" && (done || !strings.Contains(out, "failed "+op.try[0])) {
+					t.Errorf("it was not refused: %s", out)
+				}
+			}
+		})
+	}
+}
+
+// alone runs an operation of the probe under runc, under an AppArmor profile if there is one, and says whether the
+// volume is not what it was.
+func alone(t *testing.T, profile string, op []string) (output string, changed bool) {
+	t.Helper()
+	vol := volume(t, 0o777, 0)
+	err := errors.Join(os.Mkdir(vol+"/tmp", 0o777), os.WriteFile(vol+"/keep", []byte("good"), 0o600), os.WriteFile(vol+"/tmp/own", nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := []oci.SpecOpts{oci.WithAllCurrentCapabilities}
+	if profile != "" {
+		opts = append(opts, oci.WithApparmorProfile(profile))
+	}
+	task, err := shared.Run(t.Context(), node.RunOpts{
+		Image: image.Ref("probe"), Runtime: node.Runc, Mounts: []specs.Mount{bind(vol, "/vol")},
+		Args: append([]string{"/bin/probe"}, op...), SpecOpts: opts,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := task.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := task.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	entries, err := os.ReadDir(vol)
+	serr := unix.Lstat(vol+"/keep", &st)
+	same := err == nil && serr == nil && len(entries) == 2 && st.Size == 4 && st.Mode == unix.S_IFREG|0o600 && st.Uid == 0 && st.Nlink == 1
+	return task.Output(), !same
 }
