@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -132,6 +133,182 @@ func TestThePluginMaySpeakForItsNodeOnly(t *testing.T) {
 		args := append([]string{"--as", plugin, "--as-group", "system:authenticated", "--as-group", "system:serviceaccounts"}, attempt...)
 		if out, err := shared.Kubectl(t.Context(), "", args...); err == nil || lacks(out, "orbidden") != nil {
 			t.Errorf("the plugin may %v: %s", attempt, out)
+		}
+	}
+}
+
+// TestThePluginMayChangeTwoThingsOfItsNode goes through the fields of a node: the label and the condition may differ, and
+// nothing else, by neither of the two ways to write one.
+func TestThePluginMayChangeTwoThingsOfItsNode(t *testing.T) {
+	const name = "touched"
+	admin, mine := typed(t, shared.REST).CoreV1().Nodes(), typed(t, pluginOf(name)).CoreV1().Nodes()
+	if _, err := admin.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{"kubernetes.io/hostname": name}, Annotations: map[string]string{"a": "b"}, Finalizers: []string{"example.com/kept"},
+	}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = admin.Patch(context.Background(), name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+		_ = admin.Delete(context.Background(), name, metav1.DeleteOptions{})
+	})
+	full := `{"status":{"capacity":{"cpu":"2"},"allocatable":{"cpu":"2"},"conditions":[{"type":"Ready","status":"True"}],
+		"addresses":[{"type":"InternalIP","address":"10.0.0.1"}],"daemonEndpoints":{"kubeletEndpoint":{"Port":10250}},"nodeInfo":{"bootID":"b","kubeletVersion":"v1.37.2"},
+		"images":[{"names":["example.com/a:1"],"sizeBytes":1}],"volumesInUse":["v"],"volumesAttached":[{"name":"v","devicePath":"/dev/x"}]}}`
+	if _, err := admin.Patch(t.Context(), name, types.StrategicMergePatchType, []byte(full), metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	for _, may := range []struct{ what, patch, by string }{
+		{"its label", `{"metadata":{"labels":{"stockade.dev/ready":"true"}}}`, ""},
+		{"another value", `{"metadata":{"labels":{"stockade.dev/ready":"false"}}}`, ""},
+		{"without its label", `{"metadata":{"labels":{"stockade.dev/ready":null}}}`, ""},
+		{"its condition", `{"status":{"conditions":[{"type":"StockadeReady","status":"True"}]}}`, "status"},
+		{"another status of it", `{"status":{"conditions":[{"type":"StockadeReady","status":"False","reason":"x"}]}}`, "status"},
+	} {
+		if _, err := mine.Patch(t.Context(), name, types.StrategicMergePatchType, []byte(may.patch), metav1.PatchOptions{}, sub(may.by)...); err != nil {
+			t.Errorf("%s: %v", may.what, err)
+		}
+	}
+	const metadata, status = "", "status"
+	for _, tc := range []struct{ by, patch string }{
+		{metadata, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`},
+		{metadata, `{"metadata":{"labels":{"kubernetes.io/hostname":null}}}`},
+		{metadata, `{"metadata":{"annotations":{"a":"c"}}}`},
+		{metadata, `{"metadata":{"annotations":{"csi.volume.kubernetes.io/nodeid":"x"}}}`},
+		{metadata, `{"metadata":{"annotations":null}}`},
+		{metadata, `{"metadata":{"finalizers":["example.com/kept","example.com/added"]}}`},
+		{metadata, `{"metadata":{"finalizers":null}}`},
+		{metadata, `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n1","uid":"u"}]}}`},
+		{metadata, `{"spec":{"taints":[{"key":"x","effect":"NoExecute"}]}}`},
+		{metadata, `{"spec":{"unschedulable":true}}`},
+		{metadata, `{"spec":{"podCIDR":"10.1.0.0/24","podCIDRs":["10.1.0.0/24"]}}`},
+		{metadata, `{"spec":{"providerID":"x"}}`},
+		{status, `{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`},
+		{status, `{"metadata":{"annotations":{"a":"c"}}}`},
+		{status, `{"status":{"conditions":[{"type":"Ready","status":"False"}]}}`},
+		{status, `{"status":{"conditions":[{"type":"Ready","$patch":"delete"}]}}`},
+		{status, `{"status":{"conditions":[{"type":"DiskPressure","status":"True"}]}}`},
+		{status, `{"status":{"capacity":{"cpu":"1000"}}}`},
+		{status, `{"status":{"allocatable":{"example.com/gpu":"8"}}}`},
+		{status, `{"status":{"addresses":[{"type":"ExternalIP","address":"10.0.0.2"}]}}`},
+		{status, `{"status":{"daemonEndpoints":{"kubeletEndpoint":{"Port":1}}}}`},
+		{status, `{"status":{"nodeInfo":{"bootID":"c"}}}`},
+		{status, `{"status":{"images":[{"names":["example.com/a:2"]}]}}`},
+		{status, `{"status":{"images":null}}`},
+		{status, `{"status":{"volumesInUse":["w"]}}`},
+		{status, `{"status":{"volumesAttached":null}}`},
+		{status, `{"status":{"volumesAttached":[{"name":"v","devicePath":"/dev/y"}]}}`},
+		{status, `{"status":{"runtimeHandlers":[{"name":"stockade","features":{"userNamespaces":true}}]}}`},
+		{status, `{"status":null}`},
+	} {
+		_, err := mine.Patch(t.Context(), name, types.StrategicMergePatchType, []byte(tc.patch), metav1.PatchOptions{}, sub(tc.by)...)
+		if err == nil || lacks(err.Error(), "stockade may") != nil {
+			t.Errorf("%s %s: %v", tc.by, tc.patch, err)
+		}
+	}
+	for what, c := range map[string]*rest.Config{"another node's plugin": pluginOf("n1"), "without a node in the token": as(plugin, nil, "system:serviceaccounts")} {
+		_, err := typed(t, c).CoreV1().Nodes().Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"stockade.dev/ready":"true"}}}`), metav1.PatchOptions{})
+		if err == nil || lacks(err.Error(), "the node that its pod runs on") != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Who is not the plugin is not asked.
+	if _, err := admin.Patch(t.Context(), name, types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// sub is the subresource as a client wants it; "" is none.
+func sub(resource string) []string {
+	if resource == "" {
+		return nil
+	}
+	return []string{resource}
+}
+
+// TestThePluginMakesEventsOfItsNodeOnly: an event says of which node it is, and none of it may be changed later.
+func TestThePluginMakesEventsOfItsNodeOnly(t *testing.T) {
+	event := func(host, instance, component, controller string) *corev1.Event {
+		return &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{GenerateName: "made.", Namespace: "default"},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "default", Name: "made", UID: "u"},
+			Type:           corev1.EventTypeWarning, Reason: "StockadeKilled", Message: "m", Source: corev1.EventSource{Component: component, Host: host},
+			ReportingController: controller, ReportingInstance: instance,
+		}
+	}
+	try := func(c *rest.Config, e *corev1.Event) error {
+		_, err := typed(t, c).CoreV1().Events("default").Create(t.Context(), e, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+	const own, by = "stockade-nri", "stockade.dev/nri"
+	eventually(t, "the policy is in force", func() error {
+		if try(pluginOf("n1"), event("n2", "", own, "")) == nil {
+			return fmt.Errorf("it may")
+		}
+		return nil
+	})
+	for _, tc := range []struct {
+		what string
+		as   *rest.Config
+		e    *corev1.Event
+		may  bool
+	}{
+		{"as for pods", pluginOf("n1"), event("n1", "n1", own, by), true},
+		{"as for profiles", pluginOf("n1"), event("n1", "", own, ""), true},
+		{"somebody else", shared.REST, event("n2", "n2", "x", ""), true},
+		{"another node", pluginOf("n1"), event("n2", "n2", own, by), false},
+		{"another instance", pluginOf("n1"), event("n1", "n2", own, by), false},
+		{"no node", pluginOf("n1"), event("", "", own, by), false},
+		{"no node in the token", as(plugin, nil, "system:serviceaccounts"), event("n1", "n1", own, by), false},
+		{"no node anywhere", as(plugin, nil, "system:serviceaccounts"), event("", "", own, by), false},
+		{"the kubelet's name", pluginOf("n1"), event("n1", "n1", "kubelet", ""), false},
+		{"the scheduler's name", pluginOf("n1"), event("n1", "n1", own, "default-scheduler"), false},
+	} {
+		if err := try(tc.as, tc.e); tc.may != (err == nil) || err != nil && lacks(err.Error(), "stockade may make events") != nil {
+			t.Errorf("%s: %v", tc.what, err)
+		}
+	}
+	there, err := typed(t, shared.REST).CoreV1().Events("default").Create(t.Context(), event("n1", "n1", own, by), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = typed(t, shared.REST).CoreV1().Events("default").Delete(context.Background(), there.Name, metav1.DeleteOptions{})
+	})
+	if _, err := typed(t, pluginOf("n1")).CoreV1().Events("default").Patch(t.Context(), there.Name, types.MergePatchType, []byte(`{"count":2}`), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("it changes an event: %v", err)
+	}
+}
+
+// TestThePluginsVerbs: a role has what the plugin does, and no more.
+func TestThePluginsVerbs(t *testing.T) {
+	for _, tc := range []struct {
+		verb, group, resource, sub string
+		may                        bool
+	}{
+		{"list", "stockade.dev", "profiles", "", true},
+		{"patch", "stockade.dev", "profiles", "status", true},
+		{"update", "stockade.dev", "profiles", "status", false},
+		{"patch", "stockade.dev", "profiles", "", false},
+		{"use", "stockade.dev", "profiles", "", false},
+		{"get", "", "nodes", "", true},
+		{"list", "", "nodes", "", false},
+		{"update", "", "nodes", "", false},
+		{"update", "", "nodes", "status", false},
+		{"get", "", "nodes", "proxy", false},
+		{"create", "", "events", "", true},
+		{"patch", "", "events", "", false},
+		{"list", "", "events", "", false},
+		{"create", "events.k8s.io", "events", "", false},
+		{"get", "", "configmaps", "", false},
+		{"create", "authentication.k8s.io", "tokenreviews", "", false}, // the metrics component gives it
+	} {
+		r := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: plugin, Groups: []string{"system:serviceaccounts", "system:authenticated"},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: tc.verb, Group: tc.group, Resource: tc.resource, Subresource: tc.sub, Namespace: "default"},
+		}}
+		got, err := typed(t, shared.REST).AuthorizationV1().SubjectAccessReviews().Create(t.Context(), r, metav1.CreateOptions{})
+		if err != nil || got.Status.Allowed != tc.may {
+			t.Errorf("%+v: %v, %v", tc, got.Status, err)
 		}
 	}
 }
