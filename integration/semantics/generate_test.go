@@ -77,6 +77,9 @@ func (g generator) profile(name string) *profiles.Profile {
 	if g.IntN(3) == 0 {
 		p.Allow.Read = append(p.Allow.Read, profiles.Rule{Text: profiles.Image})
 	}
+	if g.IntN(3) == 0 { // with @image to be read, and without
+		p.Allow.Exec = append(p.Allow.Exec, profiles.Rule{Text: profiles.Image})
+	}
 	return p
 }
 
