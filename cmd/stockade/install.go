@@ -34,6 +34,9 @@ Exit codes:
   1  no: --dry-run shows changes, you said no, protected containers run
   2  it could not be done; what containerd reads is as it was before`
 
+const uninstallCodes = installCodes + `,
+     or knows nothing of Stockade any more: the next run takes away the rest`
+
 func (a *app) installCmd() *cobra.Command {
 	o := install.Default()
 	o.Version = buildVersion()
@@ -120,11 +123,12 @@ func (a *app) uninstallCmd() *cobra.Command {
 		Use:   "uninstall",
 		Short: "Take Stockade away from this node",
 		Long: `uninstall removes what install put there, as its manifest names it, and gives
-containerd its configuration back. It refuses while protected containers run.
+containerd its configuration back. It refuses while protected containers run, and
+goes back when one was started before containerd had forgotten the handler.
 
 Kept, and named: files that were changed since they were installed, profiles, and
 incidents. --purge removes these too.
-` + installCodes,
+` + uninstallCodes,
 		Example: `  sudo stockade uninstall --dry-run
   sudo stockade uninstall --purge`,
 		Args: cobra.NoArgs,
@@ -175,6 +179,9 @@ func (a *app) uninstall(ctx context.Context, o install.Removal, c consent, label
 	ctx, stop := finishing(ctx)
 	defer stop()
 	res, err := install.Uninstall(ctx, o, p, a.saying())
+	if errors.Is(err, install.ErrInUse) && res.RolledBack {
+		err = &exit{code: exitNo, err: err}
+	}
 	if a.json && agreed {
 		return errors.Join(err, a.printJSON(installReport{p, &res}))
 	}

@@ -29,6 +29,7 @@ type bed struct {
 	image    string
 	from     string // folder of the programs to install
 	restarts atomic.Int32
+	onStop   atomic.Pointer[func()] // called once, before the next restart
 }
 
 const profile = `apiVersion: stockade.dev/v1alpha1
@@ -117,6 +118,9 @@ func (b *bed) serveRestarts(t *testing.T) {
 			continue
 		}
 		b.restarts.Add(1)
+		if f := b.onStop.Swap(nil); f != nil {
+			(*f)()
+		}
 		var said string
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		if err := errors.Join(b.Crash(), b.Restart(ctx, b.conf)); err != nil {
@@ -261,6 +265,7 @@ func TestInstall(t *testing.T) {
 		}
 	})
 	must(t, long.Delete(t.Context()))
+	t.Run("a container starts while it uninstalls", func(t *testing.T) { b.lateContainer(t) })
 	b.stockade(t, 0, "uninstall")
 	same(t, b.files(t), before)
 	if _, err := b.Run(t.Context(), node.RunOpts{Image: b.image, Runtime: node.Stockade, Profile: "installed", Args: []string{"/bin/hello"}}); err == nil {
@@ -290,6 +295,33 @@ func (b *bed) upgrade(t *testing.T) {
 		_, err = f.WriteString("the next version")
 		must(t, errors.Join(err, f.Close()))
 	}
+}
+
+// lateContainer starts a protected container after uninstall has looked for one: it goes on, and all is put back.
+func (b *bed) lateContainer(t *testing.T) {
+	t.Helper()
+	before, n := b.files(t), b.restarts.Load()
+	var late *node.Task
+	start := func() {
+		var err error
+		if late, err = b.Run(t.Context(), node.RunOpts{Image: b.image, Runtime: node.Stockade, Profile: "installed", Args: []string{"/bin/probe", "sleep", "3600"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	b.onStop.Store(&start)
+	out := b.stockade(t, 1, "uninstall")
+	if late == nil {
+		t.FailNow()
+	}
+	if !strings.Contains(out, b.Namespace+"/"+late.ID) || b.restarts.Load() != n+2 {
+		t.Errorf("%d restarts\n%s", b.restarts.Load()-n, out)
+	}
+	same(t, b.files(t), before)
+	if s, err := late.Task.Status(b.Context(t.Context())); err != nil || s.Status != "running" {
+		t.Errorf("the container: %v, %v", s, err)
+	}
+	b.holds(t)
+	must(t, late.Delete(t.Context()))
 }
 
 // badUpgrade installs a shim that does not run: the old one is put back, without a restart.

@@ -114,6 +114,9 @@ func (w *worker) mkdirs(which func(string) bool) error {
 // unchanged makes sure that the plan was made from what is there: nobody else has installed in between.
 func (w *worker) unchanged() error {
 	for _, c := range w.p.Changes {
+		if c.Kind == Data {
+			continue // what Stockade itself writes all the time
+		}
 		kind := c.Kind
 		if c.source != "" {
 			kind = Program

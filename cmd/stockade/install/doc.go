@@ -30,7 +30,9 @@
 // containerd reads, and programs that were there before, are put back too.
 // Containers live on through restarts: their shims are no children of containerd.
 //
-// [Uninstall] refuses while protected containers run, restores containerd's file
+// [Uninstall] refuses while protected containers run: it looks before it begins,
+// and again when containerd has forgotten the handler; what containerd reads is
+// put back if one was started in between. It restores containerd's file
 // (byte for byte if nobody else changed it since) and removes what the manifest
 // names, as far as it is still what was installed.
 //

@@ -1,6 +1,8 @@
 package install
 
 import (
+	"context"
+	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -89,4 +91,68 @@ func TestErrorTakesBack(t *testing.T) {
 		}
 		sameForContainerd(t, o, before)
 	})
+}
+
+// hooked does something at a step of a run.
+func hooked(t *testing.T, at string, do func()) {
+	t.Helper()
+	before := step
+	step = func(name string) {
+		if name == at {
+			do()
+		}
+	}
+	t.Cleanup(func() { step = before })
+}
+
+// A container that starts after the plan was made stops uninstall, and nothing has been taken away.
+func TestUninstallLooksAgain(t *testing.T) {
+	o := host(t, configs["version 2"])
+	o.NRI = NRIPreinstalled
+	before := tree(t, o.Root)
+	must(t, apply(o))
+	verified(t, o)
+	must(t, os.MkdirAll(o.Root+runDir, 0o755))
+	installed := tree(t, o.Root)
+	hooked(t, "update "+o.ContainerdConfig, func() { put(t, o.Root+runDir+"/c1.json", "{}") })
+	if err := takeAway(o.Root, false); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "c1") {
+		t.Fatal(err)
+	}
+	must(t, os.Remove(o.Root+runDir+"/c1.json"))
+	same(t, "after the refusal", tree(t, o.Root), installed)
+	step = func(string) {}
+	must(t, takeAway(o.Root, false))
+	same(t, "after uninstall", tree(t, o.Root), before)
+}
+
+// What containerd reads is as before where uninstall cannot do all of it.
+func TestUninstallTakesBack(t *testing.T) {
+	o := host(t, configs["version 3"])
+	must(t, apply(o))
+	verified(t, o)
+	installed := tree(t, o.Root)
+	unmovable(t, o.Root+o.ContainerdConfig)
+	if err := takeAway(o.Root, false); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Fatal(err)
+	}
+	same(t, "after the error", tree(t, o.Root), installed)
+}
+
+// An edit that an admin made while he was asked is not lost.
+func TestUninstallAfterAnEdit(t *testing.T) {
+	o := host(t, configs["version 3"])
+	must(t, apply(o))
+	verified(t, o)
+	r := Removal{Root: o.Root, NoRestart: true}
+	p, err := GatherRemoval(t.Context(), r)
+	must(t, err)
+	config := o.Root + o.ContainerdConfig
+	data, err := os.ReadFile(config)
+	must(t, err)
+	put(t, config, string(data)+"# mine\n")
+	edited := tree(t, o.Root)
+	if _, err := Uninstall(context.Background(), r, p, func(string) {}); err == nil || !strings.Contains(err.Error(), "has changed since") {
+		t.Error(err)
+	}
+	same(t, "after the refusal", tree(t, o.Root), edited)
 }

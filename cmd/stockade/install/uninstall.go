@@ -1,7 +1,6 @@
 package install
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +44,7 @@ func GatherRemoval(ctx context.Context, o Removal) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Changes: []Change{}, Dirs: []string{}, Notes: []string{}, next: m.clone(), nri: m.Options.NRI}
+	p := &Plan{Changes: []Change{}, Dirs: []string{}, Notes: []string{}, last: m, next: m.clone(), nri: m.Options.NRI}
 	if m.Format == 0 {
 		p.Notes = append(p.Notes, "nothing is installed here: there is no "+manifestPath)
 		return p, nil
@@ -233,11 +232,14 @@ func Uninstall(ctx context.Context, o Removal, p *Plan, say func(string)) (Resul
 		return res, err
 	}
 	defer lock.Close()
+	if err := w.unchanged(); err != nil {
+		return res, err
+	}
 	w.m.Restart = p.Restart
 	if err := w.save(); err != nil {
 		return res, err
 	}
-	if err := w.forget(ctx, &res); err != nil {
+	if err := w.forget(ctx, o, &res); err != nil {
 		return res, err
 	}
 	if p.stop {
@@ -261,18 +263,30 @@ func Uninstall(ctx context.Context, o Removal, p *Plan, say func(string)) (Resul
 	return res, w.finish()
 }
 
-// forget makes containerd know nothing of Stockade. If it does not come up then, its files are put back: nothing else
-// has been removed yet.
-func (w *worker) forget(ctx context.Context, res *Result) error {
-	var done []Change
+// forget makes containerd know nothing of Stockade. If it does not come up then, or protected containers run after all,
+// its files are put back: nothing else has been removed yet.
+func (w *worker) forget(ctx context.Context, o Removal, res *Result) error {
+	err := w.dropHandler(ctx, res)
+	if err == nil {
+		err = w.unused(ctx, o)
+	}
+	if err != nil {
+		err = errors.Join(err, w.remember(ctx, res, err))
+	}
+	return err
+}
+
+func (w *worker) dropHandler(ctx context.Context, res *Result) error {
+	if err := w.backup(containerdReads); err != nil {
+		return err
+	}
 	for _, c := range w.p.Changes {
-		if c.Kind != Containerd || c.Action == Keep {
+		if !containerdReads(c) {
 			continue
 		}
 		if err := w.change(c); err != nil {
 			return err
 		}
-		done = append(done, c)
 	}
 	if !w.p.Restart {
 		return nil
@@ -284,22 +298,43 @@ func (w *worker) forget(ctx context.Context, res *Result) error {
 	}
 	var err error
 	res.Containerd, err = w.restart(ctx, false)
-	res.Restarted = true
-	if err == nil {
-		res.Verified = true
+	res.Restarted, res.Verified = true, err == nil
+	if err != nil {
+		return fmt.Errorf("containerd does not come up without Stockade: %w", err)
+	}
+	return nil
+}
+
+// unused looks once more, now that no pod can start any more: one may have been started since the plan was made. (ctr
+// needs no handler: until the shim is removed, root can start a container with it.)
+func (w *worker) unused(ctx context.Context, o Removal) error {
+	if o.Force {
 		return nil
 	}
-	errs := []error{fmt.Errorf("containerd does not come up without Stockade: %w", err)}
-	for _, c := range done {
-		if c.source == "" && path.Dir(c.Path) != nriPluginDir {
-			errs = append(errs, w.r.write(c.Path, bytes.NewReader(c.before.Data), c.before.Mode))
+	var late Plan
+	err := w.r.inUse(ctx, o, w.m, &late)
+	for _, n := range late.Notes {
+		w.say(n)
+	}
+	return err
+}
+
+// remember undoes what forget has done.
+func (w *worker) remember(ctx context.Context, res *Result, cause error) error {
+	w.say("going back: " + cause.Error())
+	err := w.putBack(containerdReads)
+	w.m.Restart = w.p.last.Restart
+	if res.Restarted {
+		if _, failed := w.restart(ctx, false); failed != nil {
+			w.m.Restart = true
+			err = errors.Join(err, fmt.Errorf("containerd does not come up with Stockade either: %w", failed))
 		}
 	}
-	res.RolledBack = true
-	if _, err := w.restart(ctx, false); err != nil {
-		errs = append(errs, fmt.Errorf("nor with it: %w", err))
+	res.Pending, res.Verified, res.RolledBack = false, false, err == nil
+	if err == nil {
+		err = w.dropBackups()
 	}
-	return errors.Join(errs...)
+	return errors.Join(err, w.save())
 }
 
 // takeAway removes a file, or a folder of Stockade's own data.
