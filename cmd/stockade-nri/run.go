@@ -124,14 +124,11 @@ func serve(ctx context.Context, o overrides) error {
 	defer unlock()
 	watcher := nri.NewWatcher(roots(node),
 		node.SelectionKey, runtime.GOARCH, kernel())
-	reloads := &reloader{state: node.State}
+	reloads := newReloader(node.State)
 	changed := make(chan struct{}, 1)
-	watcher.OnChange = func(ctx context.Context, names []string) {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-		reloads.changed(ctx, names)
+	watcher.OnChange = func(_ context.Context, names []string) {
+		poke(changed)
+		reloads.changed(names)
 	}
 	plugin := nri.New(c, watcher)
 	observer := newOutlets(ctx, c, node, plugin, watcher, reloads)
@@ -140,6 +137,7 @@ func serve(ctx context.Context, o overrides) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { watcher.Run(ctx) })
+	wg.Go(func() { reloads.Run(ctx) })
 	wg.Go(func() { keep(ctx, node) })
 	wg.Go(func() { follow(ctx, c, node, changed) })
 	wg.Go(func() { live(ctx, node.State, plugin, watcher, reloads) })
