@@ -29,9 +29,10 @@ const look = time.Second
 type Watcher struct {
 	roots store.Roots
 	key   string
-	// OnChange is told the names of profiles that are new, changed or gone. It
-	// may wait. Set it before Run.
-	OnChange func(ctx context.Context, names []string)
+	// OnChange is told the names of profiles that are new, changed or gone; none
+	// when nobody knows what has changed: the store can be used for the first
+	// time, or again. It must not wait. Set it before Run.
+	OnChange func(names []string)
 
 	view atomic.Pointer[View]
 
@@ -44,7 +45,7 @@ type Watcher struct {
 // NewWatcher reads the store and the key, which it makes if there is none. arch
 // is in Go's words, kernel is the node's release.
 func NewWatcher(roots store.Roots, key, arch, kernel string) *Watcher {
-	w := &Watcher{roots: roots, key: key, OnChange: func(context.Context, []string) {}}
+	w := &Watcher{roots: roots, key: key, OnChange: func([]string) {}}
 	w.view.Store(&View{Arch: arch, Kernel: kernel, Err: errors.New("the profile store has not been read yet")})
 	w.Refresh()
 	return w
@@ -67,16 +68,37 @@ func (w *Watcher) Profiles() (int, time.Time) {
 func (w *Watcher) Run(ctx context.Context) {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
+	// What runs may be older than the first set: it may have changed while no
+	// Watcher ran.
+	before, names := &View{}, []string(nil)
 	for {
+		now := w.View()
+		if len(names) > 0 || now.mends(before) {
+			w.OnChange(names)
+		}
+		before = now
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if names := w.Refresh(); len(names) > 0 {
-			w.OnChange(ctx, names)
-		}
+		names = w.Refresh()
 	}
+}
+
+// mends says whether v can give containers profiles that before could not. That
+// a problem comes, or that one of several stays, is no reason to choose again.
+func (v *View) mends(before *View) bool {
+	return v != before && v.usable() && (!before.usable() || before.Err != nil && v.Err == nil)
+}
+
+// usable says whether profiles can be chosen by their match.
+func (v *View) usable() bool {
+	if v.Set == nil {
+		return false
+	}
+	_, err := v.Set.Candidates()
+	return err == nil
 }
 
 // Refresh reads again what has changed and returns the names of the profiles

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stockade-dev/stockade/profiles/selection"
 	"github.com/stockade-dev/stockade/profiles/store"
@@ -89,4 +90,60 @@ func TestWatcher(t *testing.T) {
 	if v := w.View(); v.Key == nil || *v.Key == old {
 		t.Errorf("a new key: %+v", v)
 	}
+}
+
+// TestWatcherTells: who runs may have an older profile than the first set has, and may have been refused by a set that
+// was not whole.
+func TestWatcherTells(t *testing.T) {
+	profiles := t.TempDir()
+	if err := os.Chmod(profiles, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put := func(name, text string) {
+		t.Helper()
+		file := filepath.Join(profiles, name)
+		if err := errors.Join(os.WriteFile(file+".new", []byte(text), 0o644), os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a.yaml", profileDoc("a", ""))
+	put("bad.yaml", "nonsense: [")
+	w := NewWatcher(store.Roots{Profiles: profiles}, filepath.Join(t.TempDir(), "selection.key"), "amd64", "6.18")
+	told := make(chan []string, 16)
+	w.OnChange = func(names []string) { told <- names }
+	go w.Run(t.Context())
+	expect := func(what string, want ...string) {
+		t.Helper()
+		select {
+		case got := <-told:
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: told of %q, want %q", what, got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: nobody was told", what)
+		}
+	}
+	put("b.yaml", profileDoc("b", ""))
+	expect("a set that is not whole is not told of, its changes are", "b")
+	mend := func() {
+		t.Helper()
+		if err := os.Remove(filepath.Join(profiles, "bad.yaml")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mend()
+	expect("usable for the first time")
+	put("bad.yaml", "nonsense: [")
+	for w.View().Err == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	mend()
+	expect("usable again")
+	put("a.yaml", profileDoc("a", "allow: {exec: [/a]}"))
+	expect("a change", "a")
+
+	w = NewWatcher(store.Roots{Profiles: profiles}, filepath.Join(t.TempDir(), "selection.key"), "amd64", "6.18")
+	w.OnChange = func(names []string) { told <- names }
+	go w.Run(t.Context())
+	expect("the first set")
 }

@@ -126,7 +126,7 @@ func serve(ctx context.Context, o overrides) error {
 		node.SelectionKey, runtime.GOARCH, kernel())
 	reloads := newReloader(node.State)
 	changed := make(chan struct{}, 1)
-	watcher.OnChange = func(_ context.Context, names []string) {
+	watcher.OnChange = func(names []string) {
 		poke(changed)
 		reloads.changed(names)
 	}

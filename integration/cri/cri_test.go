@@ -203,32 +203,45 @@ func TestStoreCorrupt(t *testing.T) {
 	protected(t, shared.pod(t, podSpec{}), "main", "main")
 }
 
-// TestProfileUpdate: a changed profile reaches the pods that run, by what their labels were.
+// TestProfileUpdate: a changed profile reaches the pods that run, by what their labels were; if it was changed while the
+// plugin was away, when that is back.
 func TestProfileUpdate(t *testing.T) {
-	shared.plugin(t, "")
-	p := shared.pod(t, podSpec{namespace: "labels", labels: map[string]string{"app": "probe"}})
-	c := p.mustRun(t, "main", sleeps...)
-	if out, err := c.exec(t, "/bin/other"); err == nil {
-		t.Fatalf("declared already: %s", out)
-	}
-	wider := strings.Replace(profiles["label"], "[/bin/hello]", "[/bin/hello, /bin/other]", 1)
 	t.Cleanup(func() {
 		if err := writeProfile(shared.node, "label", profiles["label"]); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := writeProfile(shared.node, "label", wider); err != nil {
+	plugin := shared.plugin(t, "")
+	p := shared.pod(t, podSpec{namespace: "labels", labels: map[string]string{"app": "probe"}})
+	c := p.mustRun(t, "main", sleeps...)
+	await := func(want bool, what string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			out, err := c.exec(t, "/bin/other")
+			if is := err == nil && strings.Contains(out, otherRan); is == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the profile never arrived: %q %v", what, out, err)
+			}
+		}
+	}
+	put := func(text string) {
+		t.Helper()
+		if err := writeProfile(shared.node, "label", text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(false, "undeclared at first")
+	put(strings.Replace(profiles["label"], "[/bin/hello]", "[/bin/hello, /bin/other]", 1))
+	await(true, "declared")
+	if err := plugin.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		out, err := c.exec(t, "/bin/other")
-		if err == nil && strings.Contains(out, otherRan) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the profile never arrived: %q %v", out, err)
-		}
-	}
+	put(profiles["label"])
+	await(true, "there is nobody to tell of it")
+	shared.plugin(t, "")
+	await(false, "undeclared while the plugin was away")
 }
 
 // TestHealthIsTimely: doctor can tell a plugin that is stopped from one that is well.
