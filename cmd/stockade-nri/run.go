@@ -114,9 +114,11 @@ func serve(ctx context.Context, o overrides) error {
 	if err != nil {
 		return err
 	}
-	if err := logs(node.State); err != nil {
+	flush, err := logs(node.State)
+	if err != nil {
 		return err
 	}
+	defer flush()
 	unlock, err := lock(ctx, node.State)
 	if err != nil {
 		return err
@@ -148,23 +150,6 @@ func serve(ctx context.Context, o overrides) error {
 	cancel()
 	wg.Wait()
 	return err
-}
-
-// logs sends what is logged to a file where containerd has started the plugin: it gives it no standard error.
-func logs(state string) error {
-	if !nri.PreInstalled() {
-		return nil
-	}
-	dir := filepath.Join(state, "nri")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	logrus.SetOutput(f)
-	return nil
 }
 
 // lock makes this the only plugin of the node: two would set the same annotations, and containerd refuses containers for
