@@ -182,7 +182,7 @@ func (h handler) Configure(_ context.Context, config, runtime, version string) (
 	if !validates(runtime, version) {
 		logrus.Warn("stockade-nri: this containerd asks no plugin about what another has changed (2.2 and newer do): " +
 			"what takes our choice from a container is noticed by the shim, with `requirePlugin: true` in its configuration")
-		events.Set(api.Event_CREATE_CONTAINER, api.Event_REMOVE_CONTAINER)
+		events.Set(api.Event_CREATE_CONTAINER, api.Event_STOP_CONTAINER, api.Event_REMOVE_CONTAINER)
 	}
 	return events, nil
 }
@@ -265,12 +265,23 @@ func (h handler) ValidateContainerAdjustment(_ context.Context, req *api.Validat
 	return refusal(err.Error())
 }
 
-// RemoveContainer forgets.
+// StopContainer forgets one that has ended, however it did: it is kept, and may
+// not be removed for days, but does not run.
+func (h handler) StopContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) ([]*api.ContainerUpdate, error) {
+	h.p.forget(c)
+	return nil, nil
+}
+
+// RemoveContainer forgets one that never ran.
 func (h handler) RemoveContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	h.p.mu.Lock()
-	defer h.p.mu.Unlock()
-	delete(h.p.unprotected, c.GetId())
+	h.p.forget(c)
 	return nil
+}
+
+func (p *Plugin) forget(c *api.Container) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.unprotected, c.GetId())
 }
 
 func refusal(why string) error { return errors.New("refused by stockade: " + why) }

@@ -3,6 +3,7 @@ package cri
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,15 +140,14 @@ func TestOtherHandler(t *testing.T) {
 	if code := c.exited(t); code == 137 || !strings.Contains(c.output(), "syscall 250 = -1") && !strings.Contains(c.output(), "EPERM") {
 		t.Errorf("exit code %d, want keyctl to fail with EPERM:\n%s", code, c.output())
 	}
-	if err := plugin.WaitHealth(t.Context(), func(h health.Health) bool {
-		for _, u := range h.Unprotected {
-			if u.ID == c.id && u.Profile == "main" && strings.Contains(u.Why, "are not enforced") {
-				return true
-			}
-		}
-		return false
-	}); err != nil {
-		t.Error(err)
+	unprotected := func(h health.Health, c *container) bool {
+		return slices.ContainsFunc(h.Unprotected, func(u health.Container) bool {
+			return u.ID == c.id && u.Profile == "main" && strings.Contains(u.Why, "are not enforced")
+		})
+	}
+	runs := p.mustRun(t, "main", sleeps...)
+	if err := plugin.WaitHealth(t.Context(), func(h health.Health) bool { return unprotected(h, runs) && !unprotected(h, c) }); err != nil {
+		t.Errorf("what runs is not protected, what has ended does not run: %v", err)
 	}
 	shared.pod(t, podSpec{handler: "runc", namespace: "strict"}).refused(t, "requires a runtime class of Stockade", "main", deviates...)
 	exempt := shared.pod(t, podSpec{handler: "runc", namespace: "kube-system"}).mustRun(t, "main", deviates...)
