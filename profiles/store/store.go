@@ -9,13 +9,15 @@
 // that is given twice is an error.
 //
 // [OpenRoots] adds the profiles of the cluster (see [ClusterFolder]) to the
-// same set: a name that the node's folder and the cluster both give is an error
-// for that name; neither wins. It also knows last good copies, below.
+// same set, where a name that the node's folder and the cluster both give is
+// given twice as well; neither wins. It also knows last good copies, below.
 //
-// A bad file does not spoil the others. [Store.Get] works as long as the
-// profile and all that it extends stand in good files. [Store.Candidates], from
-// which package selection chooses, does not: the bad file might hold the profile
-// that should have been chosen.
+// A bad file, or a name that is given twice, does not spoil the others for
+// [Store.Get]: it works as long as the profile and all that it extends are good
+// and stand there once. [Store.Candidates], from which package selection
+// chooses, fails as a whole, so that whoever is to get a profile by its match is
+// refused, on that node: the bad file, or the second of a name, might be what
+// should have been chosen.
 //
 // # Last good copies
 //
