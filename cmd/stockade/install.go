@@ -168,12 +168,12 @@ func (a *app) uninstall(ctx context.Context, o install.Removal, c consent, label
 	if err != nil {
 		return err
 	}
-	// Before anything else: no more pods are to be scheduled here.
-	if err := a.ready(ctx, label, false, !c.dryRun); err != nil {
-		return err
-	}
 	agreed, err := a.agree(p, c, "uninstall")
 	if err != nil || !agreed && (c.dryRun || !p.Nothing()) {
+		return err
+	}
+	// Before anything is taken away: no more pods are to be scheduled here.
+	if err := a.ready(ctx, label, false, true); err != nil {
 		return err
 	}
 	ctx, stop := finishing(ctx)
