@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/stockade-dev/stockade/nri"
 )
 
 var update = flag.Bool("update", false, "write what the chart holds copies of")
@@ -70,6 +73,12 @@ func objects(t *testing.T, args ...string) map[string]map[string]any {
 	if err != nil {
 		t.Fatalf("render %q: %v\n%s", args, err, errs.String())
 	}
+	return decode(t, out)
+}
+
+// decode returns the objects of a text by what they are.
+func decode(t *testing.T, out []byte) map[string]map[string]any {
+	t.Helper()
 	all := map[string]map[string]any{}
 	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(out), 4096); ; {
 		var o map[string]any
@@ -84,7 +93,7 @@ func objects(t *testing.T, args ...string) map[string]map[string]any {
 		meta := o["metadata"].(map[string]any)
 		key := fmt.Sprint(o["kind"], " ", meta["namespace"], "/", meta["name"])
 		if all[key] != nil {
-			t.Errorf("%q: %s is there twice", args, key)
+			t.Errorf("%s is there twice", key)
 		}
 		all[key] = o
 	}
@@ -97,11 +106,7 @@ func TestChartEqualsKustomize(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		chart := objects(t, "chart", "kubernetes/chart", "stockade-system", "metrics.enabled=true", "metrics.podMonitor.create=true")
 		want := objects(t, "kustomize", "testdata/metrics")
-		var monitor map[string]any
-		if err := yaml.Unmarshal(read(t, "kubernetes/metrics/podmonitor.yaml"), &monitor); err != nil {
-			t.Fatal(err)
-		}
-		want["PodMonitor stockade-system/stockade"] = monitor
+		maps.Copy(want, decode(t, read(t, "kubernetes/metrics/podmonitor.yaml")))
 		same(t, want, chart)
 	})
 }
@@ -144,6 +149,59 @@ func TestChartValues(t *testing.T) {
 	}
 	if all["RuntimeClass <nil>/stockade"]["scheduling"] != nil {
 		t.Errorf("%v", all["RuntimeClass <nil>/stockade"])
+	}
+}
+
+// pluginConfig is what the plugin reads in a cluster, if it is mounted where the plugin looks.
+func pluginConfig(t *testing.T, namespace string, all map[string]map[string]any) nri.Config {
+	t.Helper()
+	daemons := fmt.Sprint(all["DaemonSet "+namespace+"/stockade"])
+	for _, want := range []string{"--config=/etc/stockade-nri/nri.yaml", "mountPath:/etc/stockade-nri name:config", "configMap:map[name:stockade-nri]"} {
+		if !strings.Contains(daemons, want) {
+			t.Errorf("%s: the DaemonSet has no %s", namespace, want)
+		}
+	}
+	data, _ := all["ConfigMap "+namespace+"/stockade-nri"]["data"].(map[string]any)
+	text, _ := data["nri.yaml"].(string)
+	c, err := nri.ParseConfig("nri.yaml", []byte(text))
+	if err != nil || text == "" {
+		t.Errorf("%s: %v\n%s", namespace, err, text)
+	}
+	return c
+}
+
+// The plugin has its defaults in a cluster, unless told otherwise, and its own namespace is exempt in any case.
+func TestPluginConfigInACluster(t *testing.T) {
+	if got, want := pluginConfig(t, "stockade-system", objects(t, "kustomize", "kubernetes")), nri.DefaultConfig(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	checksum := func(all map[string]map[string]any) string {
+		_, rest, _ := strings.Cut(fmt.Sprint(all["DaemonSet other/stockade"]), "checksum/config:")
+		sum, _, _ := strings.Cut(rest, " ")
+		return sum
+	}
+	sums := map[string]bool{}
+	for _, tc := range []struct {
+		set  []string
+		want func(*nri.Config)
+	}{
+		{nil, func(c *nri.Config) { c.Exempt = []string{"kube-system", "other"} }},
+		{[]string{"config.exempt.namespaces={infra,other}"}, func(c *nri.Config) { c.Exempt = []string{"infra", "other"} }},
+		{[]string{"config.requireShim.namespaces={prod}", "config.otlp=http://collector:4318"}, func(c *nri.Config) {
+			c.Exempt, c.RequireShim, c.OTLP = []string{"kube-system", "other"}, []string{"prod"}, "http://collector:4318"
+		}},
+	} {
+		all := objects(t, append([]string{"chart", "kubernetes/chart", "other"}, tc.set...)...)
+		want := nri.DefaultConfig()
+		tc.want(&want)
+		if got := pluginConfig(t, "other", all); !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v, want %+v", tc.set, got, want)
+		}
+		sum := checksum(all) // by which an upgrade makes new pods
+		if sums[sum] || (sum == "") != (tc.set == nil) {
+			t.Errorf("%q: checksum %q", tc.set, sum)
+		}
+		sums[sum] = true
 	}
 }
 
