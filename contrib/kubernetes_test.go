@@ -109,6 +109,11 @@ func TestChartEqualsKustomize(t *testing.T) {
 		maps.Copy(want, decode(t, read(t, "kubernetes/metrics/podmonitor.yaml")))
 		same(t, want, chart)
 	})
+	t.Run("choice", func(t *testing.T) {
+		want := objects(t, "kustomize", "kubernetes")
+		maps.Copy(want, decode(t, read(t, "kubernetes/policy/profile-choice.yaml")))
+		same(t, want, objects(t, "chart", "kubernetes/chart", "stockade-system", "choicePolicy.create=true"))
+	})
 }
 
 func same(t *testing.T, base, chart map[string]map[string]any) {
