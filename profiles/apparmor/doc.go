@@ -13,7 +13,7 @@
 //	read P                P mrk: a library is a file that is read
 //	write P               P{,/} rwkl: writing implies reading; directories may be made, renamed and removed
 //	exec P                P mrix: programs are mapped, scripts are read by their interpreters
-//	read, exec @image     all but /dev, /proc, /sys: mrk, mrix, and a gap (drift)
+//	read, exec @image     all but /dev, /proc, /sys: mrk, mix, and a gap (drift)
 //	deny read P           audit deny P rwl, directories' listings left out; P/ w
 //	deny write, exec P    audit deny P{,/} wl; audit deny P x
 //	programs, from        with [Policy.Transitions]: child profiles and px; else a gap
@@ -21,8 +21,14 @@
 //	capabilities          one rule each
 //	listen, connect       families (see below)
 //
-// Every deny rule is an audit deny rule: without audit AppArmor refuses in silence, even in complain mode, and a
-// refusal is a deviation that must be seen.
+// The profile's deny rules are audit deny rules: without audit AppArmor refuses in silence, even in complain mode, and a
+// refusal is a deviation that must be seen. What is refused in silence all the same is what programs try and mean nothing
+// by: to map what is noexec elsewhere (see below), to write to /proc/PID/attr, to read of the supervisors' processes or to
+// send these a signal, which is what kill(-1) does while an exec session is set up, and to use a capability that is not
+// declared. Nobody sees these; and where a pod has the host's processes in sight, nobody sees that it tried to kill one.
+//
+// exec @image does not let the image be read. The kernel reads and maps a program by itself; a script's interpreter
+// has to be allowed to read it, as everywhere.
 //
 // Patterns are not passed on as text. They are taken apart (pattern.Pattern.Elements) and written anew: classes so that
 // none matches /, stars so that AppArmor's own treatment of a star that is a whole component does not come in, every
@@ -36,13 +42,21 @@
 // program that was admitted. /proc is what container runtimes' default profiles make of it: free to read but for
 // kcore; written below a process's own folder, but for its attr, and in /proc/sys/kernel/shm*. Nothing of /sys is allowed beyond what is
 // declared, and /sys/firmware, /sys/kernel/security, /sys/devices/virtual/powercap, which runtimes hide, are no more
-// than any other undeclared path. Signals and ptrace among the container's own processes; signals from who supervises
-// ([Policy.Supervisors]). Sockets of the unix family within the container. Netlink. No mount, umount and pivot_root
-// unless [Policy.Mounts]. No change_profile: a process cannot choose another profile.
+// than any other undeclared path. Netlink. No mount, umount and pivot_root unless [Policy.Mounts].
 //
-// What mmap(2) makes with MAP_SHARED and MAP_HUGETLB, as PostgreSQL does, is a file of a mount that nobody can see, and
-// AppArmor calls it "/". So whoever owns that may write to it, and that is also who owns the root directory: its mode and
-// owner can be changed by them. What is in it is called otherwise.
+// Signals, ptrace and sockets of the unix family are let pass between processes whose profile is one of ours
+// (stockade.*), of this container or another: names are chosen when a text is loaded, and a rule with the container's own
+// would not hold for it. What keeps containers apart in this is what keeps them apart without AppArmor: their namespaces of
+// processes and of the network, and the files that sockets are. Where a pod shares one of these among its containers, or
+// the host's with others, AppArmor does not stand between those that are ours. Signals from anybody are taken.
+//
+// No change_profile: a process cannot choose another profile. In complain mode it can, by lsm_set_self_attr(2) (Linux
+// 6.8), which is reported: complain mode lets pass whatever is not refused in silence, and parsers (3.0.8) have no silence
+// for change_profile, so that a deny rule changes nothing. By /proc/PID/attr it cannot.
+//
+// What mmap(2) makes with MAP_HUGETLB, shared as PostgreSQL has it or private and executable as Java has it, is a file of a
+// mount that nobody can see, and AppArmor calls it "/". So whoever owns that may write to it and map it, and that is also
+// who owns the root directory: its mode and owner can be changed by them. What is in it is called otherwise.
 //
 // # no_new_privs
 //
@@ -65,8 +79,11 @@
 //   - FIFOs, devices and sockets at undeclared paths: fanotify does not ask about them, AppArmor refuses.
 //   - An exclusive lock (flock, fcntl) on a file that may only be read: AppArmor asks for w.
 //   - A hard link needs, beside w on both names, that the new name allows nothing that the old does not.
-//   - Files that only write rules name cannot be mapped executable, as under the plan's noexec mounts.
-//   - A file's name, not its identity: after a bind mount or a rename AppArmor goes by the path at the time of the open.
+//   - Files below a directory that write rules name, and those of /dev/shm, cannot be mapped executable unless something
+//     there may be executed: so it is under the plan's noexec mounts. Programs of the image (@image) count for / alone. The
+//     text does not know what is a volume: one that is only read is mapped, where without AppArmor it is noexec.
+//   - A file's name, not its identity: after a bind mount or a rename, its own or that of a directory above it, AppArmor
+//     goes by the path at the time of the open. So does fanotify about a rename.
 //   - With transitions, a #! script that has rules of its own runs under these; the rules of its interpreter as a
 //     program are not added. A program that matches only a pattern with wildcards has no child profile (gap).
 //   - Reading of the loader's or an interpreter's file is allowed without a rule.
