@@ -39,58 +39,61 @@ func sameForContainerd(t *testing.T, o Options, before map[string]string) {
 }
 
 // Whatever fails after something of what containerd reads was written: it is as before, and the next run can finish.
+// Here the drop-in is written, and the import cannot be.
 func TestErrorTakesBack(t *testing.T) {
-	t.Run("the drop-in is written, the import cannot be", func(t *testing.T) {
-		o := host(t, configs["version 3"])
-		o.NRI = NRIPreinstalled
+	o := host(t, configs["version 3"])
+	o.NRI = NRIPreinstalled
+	before := tree(t, o.Root)
+	unmovable(t, o.Root+o.ContainerdConfig)
+	if err := apply(o); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Fatal(err)
+	}
+	sameForContainerd(t, o, before)
+	movable(o.Root + o.ContainerdConfig)
+	must(t, apply(o))
+	verified(t, o)
+	checkInstalled(t, o)
+	must(t, takeAway(o.Root, false))
+	same(t, "after uninstall", tree(t, o.Root), before)
+}
+
+// An upgrade, to other programs and another handler, that systemd cannot be told of.
+func TestErrorTakesBackPrograms(t *testing.T) {
+	for _, config := range []string{"version 2", "version 3"} {
+		o := host(t, configs[config])
 		before := tree(t, o.Root)
-		unmovable(t, o.Root+o.ContainerdConfig)
-		if err := apply(o); err == nil || !strings.Contains(err.Error(), "busy") {
-			t.Fatal(err)
-		}
-		sameForContainerd(t, o, before)
-		movable(o.Root + o.ContainerdConfig)
+		o.NRI = NRIPreinstalled
 		must(t, apply(o))
 		verified(t, o)
-		checkInstalled(t, o)
-		must(t, takeAway(o.Root, false))
-		same(t, "after uninstall", tree(t, o.Root), before)
-	})
-	t.Run("an upgrade that systemd cannot be told of", func(t *testing.T) {
-		for _, config := range []string{"version 2", "version 3"} {
-			o := host(t, configs[config])
-			before := tree(t, o.Root)
-			o.NRI = NRIPreinstalled
-			must(t, apply(o))
-			verified(t, o)
-			installed := tree(t, o.Root)
-			programs(t, o, "2")
-			next := o
-			next.NRI, next.BinDir = NRIUnit, "/opt/stockade/bin" // other programs, another handler
-			if err := apply(next); err == nil || !strings.Contains(err.Error(), "systemctl") {
-				t.Fatal(err)
-			}
-			sameForContainerd(t, o, installed)
-			programs(t, o, "1")
-			if p, err := Gather(o); err != nil || p.Restart {
-				t.Errorf("%v: containerd would be restarted for %+v", err, p.Changes)
-			}
-			must(t, takeAway(o.Root, false))
-			same(t, "after uninstall", tree(t, o.Root), before)
-		}
-	})
-	t.Run("no systemd for the plugin", func(t *testing.T) {
-		o := host(t, "")
-		before := tree(t, o.Root)
-		o.NRI = NRIUnit
-		if err := apply(o); err == nil || !strings.Contains(err.Error(), "systemctl") {
+		installed := tree(t, o.Root)
+		programs(t, o, "2")
+		next := o
+		next.NRI, next.BinDir = NRIUnit, "/opt/stockade/bin"
+		if err := apply(next); err == nil || !strings.Contains(err.Error(), "systemctl") {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(o.Root + o.ContainerdConfig); err == nil {
-			t.Error("containerd's file was not there")
+		sameForContainerd(t, o, installed)
+		programs(t, o, "1")
+		if p, err := Gather(o); err != nil || p.Restart {
+			t.Errorf("%v: containerd would be restarted for %+v", err, p.Changes)
 		}
-		sameForContainerd(t, o, before)
-	})
+		must(t, takeAway(o.Root, false))
+		same(t, "after uninstall", tree(t, o.Root), before)
+	}
+}
+
+// A first install on a node that has no systemd for the plugin.
+func TestErrorTakesBackNewFile(t *testing.T) {
+	o := host(t, "")
+	before := tree(t, o.Root)
+	o.NRI = NRIUnit
+	if err := apply(o); err == nil || !strings.Contains(err.Error(), "systemctl") {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(o.Root + o.ContainerdConfig); err == nil {
+		t.Error("containerd's file was not there")
+	}
+	sameForContainerd(t, o, before)
 }
 
 // hooked does something at a step of a run.

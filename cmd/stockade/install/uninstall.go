@@ -242,25 +242,30 @@ func Uninstall(ctx context.Context, o Removal, p *Plan, say func(string)) (Resul
 	if err := w.forget(ctx, o, &res); err != nil {
 		return res, err
 	}
-	if p.stop {
+	return res, w.takeAllAway(ctx)
+}
+
+// takeAllAway removes the rest. What systemd cannot do is said: there may be none any more.
+func (w *worker) takeAllAway(ctx context.Context) error {
+	if w.p.stop {
 		if err := w.stopPlugin(ctx); err != nil {
-			say(err.Error())
+			w.say(err.Error())
 		}
 	}
-	for _, c := range p.Changes {
-		if c.Kind == Containerd || c.Path == m.Options.ContainerdConfig {
+	for _, c := range w.p.Changes {
+		if c.Kind == Containerd || c.Path == w.m.Options.ContainerdConfig {
 			continue
 		}
 		if err := w.takeAway(c); err != nil {
-			return res, err
+			return err
 		}
 	}
-	if p.unit {
+	if w.p.unit {
 		if err := w.systemctl(ctx, "daemon-reload"); err != nil {
-			say(err.Error())
+			w.say(err.Error())
 		}
 	}
-	return res, w.finish()
+	return w.finish()
 }
 
 // forget makes containerd know nothing of Stockade. If it does not come up then, or protected containers run after all,
