@@ -43,6 +43,9 @@ func New(c Config) *Observer {
 	o := &Observer{cfg: c, metrics: newMetrics(c), seen: newSeen(c.Incidents), ended: make(chan struct{}), lookEvery: lookEvery}
 	for _, s := range c.Sinks {
 		o.queues = append(o.queues, newQueue(s))
+		if e, ok := s.(*Events); ok {
+			e.Lost = func(n int) { o.metrics.gone.WithLabelValues(e.Name()).Add(float64(n)) }
+		}
 	}
 	return o
 }
