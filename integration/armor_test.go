@@ -2,7 +2,9 @@ package integration_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -167,74 +169,85 @@ func TestAppArmorNodeComplains(t *testing.T) {
 func TestAppArmorAlone(t *testing.T) {
 	armored(t)
 	task, _ := armor(t, "armor-alone", "  onViolation: deny\n") // its text refuses, and kills nobody
-	name := worn(t, task)
-	for _, op := range []struct {
-		try  []string
-		once string // what the output has if it was done
-	}{
-		{[]string{"unlink", "/vol/keep"}, ""},
-		{[]string{"rename", "/vol/keep", "/vol/tmp/gone"}, ""},
-		{[]string{"rename", "/vol/tmp/own", "/vol/keep"}, ""},
-		{[]string{"link", "/vol/keep", "/vol/tmp/alias"}, ""},
-		{[]string{"symlink", "/anywhere", "/vol/new"}, ""},
-		{[]string{"mkdir", "/vol/new"}, ""},
-		{[]string{"mkfifo", "/vol/new"}, ""},
-		{[]string{"chmod", "666", "/vol/keep"}, ""},
-		{[]string{"fchmod", "666", "/vol/keep"}, ""},
-		{[]string{"chown", "7", "/vol/keep"}, ""},
-		{[]string{"truncate", "/vol/keep"}, ""},
-		{[]string{"append", "/vol/keep", "x"}, ""},
-		{[]string{"tmpfs", "/vol/tmp"}, ""},
-		{[]string{"bind", "/bin", "/vol/tmp"}, ""},
-		{[]string{"spawn", "/bin/hello"}, "hello ran"},
-		{[]string{"spawn", "/lib64/ld-linux-x86-64.so.2", "/bin/dynamic"}, "ran as"},
-	} {
-		t.Run(strings.ReplaceAll(strings.Join(op.try, " "), "/", "|"), func(t *testing.T) {
-			for _, profile := range []string{"", name} {
-				out, changed := alone(t, profile, op.try)
-				done := changed || strings.Contains(out, "did "+op.try[0]) || op.once != "" && strings.Contains(out, op.once)
-				if profile == "" && !done {
-					t.Fatalf("without AppArmor it does not happen either: %s", out)
-				}
-				if profile != "" && (done || !strings.Contains(out, "failed "+op.try[0])) {
-					t.Errorf("it was not refused: %s", out)
-				}
+	ops := strings.Split(`unlink /vol/unlink
+rename /vol/from /vol/tmp/to
+rename /vol/tmp/own /vol/over
+link /vol/keep /vol/tmp/alias
+symlink /anywhere /vol/symlink
+mkdir /vol/mkdir
+mkfifo /vol/mkfifo
+chmod 666 /vol/chmod
+fchmod 666 /vol/fchmod
+chown 7 /vol/chown
+truncate /vol/truncate
+append /vol/append x
+spawn /bin/hello
+spawn /lib64/ld-linux-x86-64.so.2 /bin/dynamic
+bind /bin /vol/tmp
+tmpfs /vol/tmp`, "\n")
+	for profile, verb := range map[string]string{"": "did", worn(t, task): "failed"} {
+		vol := volume(t, 0o777, 0)
+		for _, name := range strings.Fields("tmp/own unlink from over keep chmod fchmod chown truncate append") {
+			name = filepath.Join(vol, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o777), os.WriteFile(name, []byte("good"), 0o600)); err != nil {
+				t.Fatal(err)
 			}
-		})
+		}
+		before := tree(t, vol)
+		output := alone(t, profile, vol, ops)
+		var said []string
+		for line := range strings.Lines(output) {
+			if strings.HasPrefix(line, "did ") || strings.HasPrefix(line, "failed ") {
+				said = append(said, strings.TrimSpace(line))
+			}
+		}
+		for i, op := range ops {
+			if name, _, _ := strings.Cut(op, " "); len(said) != len(ops) || !strings.HasPrefix(said[i], verb+" "+name) {
+				t.Fatalf("AppArmor profile %q: %s: want %q; of all: %q", profile, op, verb, said)
+			}
+		}
+		if after := tree(t, vol); profile != "" && (after != before || strings.Contains(output, "hello ran") || strings.Contains(output, "ran as")) {
+			t.Errorf("something was done:\n%s\nbefore:\n%s\noutput:\n%s", after, before, output)
+		}
 	}
 }
 
-// alone runs an operation of the probe under runc, under an AppArmor profile if there is one, and says whether the
-// volume is not what it was.
-func alone(t *testing.T, profile string, op []string) (output string, changed bool) {
+// alone runs operations of the probe under runc, under an AppArmor profile if there is one.
+func alone(t *testing.T, profile, vol string, ops []string) (output string) {
 	t.Helper()
-	vol := volume(t, 0o777, 0)
-	err := errors.Join(os.Mkdir(vol+"/tmp", 0o777), os.WriteFile(vol+"/keep", []byte("good"), 0o600), os.WriteFile(vol+"/tmp/own", nil, 0o600))
-	if err != nil {
-		t.Fatal(err)
-	}
 	opts := []oci.SpecOpts{oci.WithAllCurrentCapabilities}
 	if profile != "" {
 		opts = append(opts, oci.WithApparmorProfile(profile))
 	}
 	task, err := shared.Run(t.Context(), node.RunOpts{
 		Image: image.Ref("probe"), Runtime: node.Runc, Mounts: []specs.Mount{bind(vol, "/vol")},
-		Args: append([]string{"/bin/probe"}, op...), SpecOpts: opts,
+		Args: append([]string{"/bin/probe", "seq"}, strings.Fields(strings.Join(ops, " -- "))...), SpecOpts: opts,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := task.Delete(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
 	if _, err := task.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := task.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+	return task.Output()
+}
+
+// tree tells what is below dir: names, types, modes, owners, sizes, links.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var list strings.Builder
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err = errors.Join(err, unix.Lstat(path, &st)); err == nil {
+			fmt.Fprintf(&list, "%s %o %d %d %d\n", strings.TrimPrefix(path, dir), st.Mode, st.Uid, st.Size, st.Nlink)
+		}
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	var st unix.Stat_t
-	entries, err := os.ReadDir(vol)
-	serr := unix.Lstat(vol+"/keep", &st)
-	same := err == nil && serr == nil && len(entries) == 2 && st.Size == 4 && st.Mode == unix.S_IFREG|0o600 && st.Uid == 0 && st.Nlink == 1
-	return task.Output(), !same
+	return list.String()
 }
