@@ -3,6 +3,7 @@
 package kubernetes_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -217,6 +218,20 @@ func (s *site) metrics(t *testing.T) {
 	if strings.Contains(text, "/bin/hello") || strings.Contains(text, `"counted"`) {
 		t.Errorf("metrics tell of paths or pods:\n%s", text)
 	}
+	// What the PodMonitor brings for the operator's Prometheus may read them too, and nothing else.
+	monitor, err := os.ReadFile(s.contrib("metrics/podmonitor.yaml"))
+	must(t, err)
+	_, account, found := strings.Cut(string(monitor), "\n---\n") // this cluster has no PodMonitor
+	if !found || strings.Contains(account, "kind: PodMonitor") {
+		t.Fatalf("%s", monitor)
+	}
+	s.apply(t, account)
+	t.Cleanup(func() { _, _ = s.Kubectl(context.Background(), account, "delete", "--ignore-not-found", "-f", "-") })
+	scraper := strings.TrimSpace(s.kubectl(t, "-n", "stockade-system", "create", "token", "stockade-prometheus"))
+	eventually(t, "the PodMonitor's account reads metrics", func() bool { code, _, err := get(scraper); return err == nil && code == 200 })
+	if out, err := s.Kubectl(t.Context(), "", "auth", "can-i", "list", "pods", "-A", "--as=system:serviceaccount:stockade-system:stockade-prometheus"); err == nil {
+		t.Errorf("it may more: %s", out)
+	}
 	// A node that is broken says so here as well.
 	bad := s.at("etc/stockade/profiles.d/zz-bad.yaml")
 	must(t, os.WriteFile(bad, []byte("nonsense: ["), 0o600))
@@ -265,17 +280,20 @@ func (s *site) helm(t *testing.T) {
 	runs := awaitReady(t, create(t, newPod("declared", "runs", "sleep", "3600")))
 	awaitKilled(t, create(t, newPod("deviates", "runs", "spawn", "/bin/hello")), "runs", "exec /bin/hello is not declared")
 
-	helm("upgrade", "stockade", s.contrib("chart"), "--set", "metrics.enabled=true", "--wait", "--timeout=90s")
+	helm("upgrade", "stockade", s.contrib("chart"), "--set", "metrics.enabled=true", "--set", "config.exempt.namespaces={infra}", "--wait", "--timeout=90s")
 	pod := awaitReady(t, s.daemon(t, "stockade"))
 	if got := fmt.Sprint(pod.Spec.Containers[0].Args); !strings.Contains(got, "--metrics-access=token") {
 		t.Errorf("after the upgrade the plugin has the arguments %s", got)
+	}
+	if got := s.kubectl(t, "-n", "stockade-system", "get", "configmap", "stockade-nri", "-o", "jsonpath={.data.nri\\.yaml}"); lacks(got, "- infra\n", "- stockade-system\n") != nil || pod.Annotations["checksum/config"] == "" {
+		t.Errorf("after the upgrade the plugin's configuration is\n%s\nby %v", got, pod.Annotations)
 	}
 	if out := helm("history", "stockade"); !strings.Contains(out, "superseded") || !strings.Contains(out, "deployed") {
 		t.Error(out)
 	}
 	helm("uninstall", "stockade", "--wait", "--timeout=90s")
 	awaitGone(t, pod)
-	for _, kind := range []string{"daemonset", "serviceaccount", "clusterrole", "clusterrolebinding", "validatingadmissionpolicy", "runtimeclass", "customresourcedefinition"} {
+	for _, kind := range []string{"daemonset", "serviceaccount", "configmap", "clusterrole", "clusterrolebinding", "validatingadmissionpolicy", "runtimeclass", "customresourcedefinition"} {
 		if out := s.kubectl(t, "get", kind, "-A", "-o", "name"); strings.Contains(out, "stockade") {
 			t.Errorf("left behind: %s", out)
 		}
