@@ -122,6 +122,40 @@ func TestAppArmorTampered(t *testing.T) {
 	}
 }
 
+// TestAppArmorReload: the text follows the profile at once, in both directions, where mounts would have to wait.
+func TestAppArmorReload(t *testing.T) {
+	armored(t)
+	vol := volume(t, 0o777, 0)
+	writable := sessions + "  allow: {exec: [/bin/probe], read: [\"@image\"], write: [/vol/**]}\n"
+	c := change(t, writable, bind(vol, "/vol"))
+	c.may("write", "/vol/kept", "before")
+	c.becomes(sessions + "  allow: {exec: [/bin/probe], read: [\"@image\", /vol/**]}\n")
+	c.may("cat", "/vol/kept")
+	for _, op := range [][]string{
+		{"overwrite", "/vol/kept", "after"},
+		{"append", "/vol/kept", "after"},
+		{"unlink", "/vol/kept"},
+		{"rename", "/vol/kept", "/vol/gone"},
+		{"truncate", "/vol/kept"},
+		{"chmod", "600", "/vol/kept"},
+		{"mkdir", "/vol/new"},
+	} {
+		c.mayNot(op...)
+	}
+	if data, err := os.ReadFile(vol + "/kept"); string(data) != "before" {
+		t.Errorf("the file is now %q, %v", data, err)
+	}
+	c.becomes(writable)
+	c.may("write", "/vol/kept", "after")
+	c.becomes("  mode: monitor\n" + base)
+	c.may("write", "/vol/kept", "in monitor mode") // and is reported, by a text that complains
+	c.becomes(base)
+	c.mayNot("write", "/vol/kept", "after")
+	if data, err := os.ReadFile(vol + "/kept"); string(data) != "in monitor mode" {
+		t.Errorf("the file is now %q, %v", data, err)
+	}
+}
+
 // TestAppArmorNodeComplains: a node whose AppArmor is told to complain only does not hold its containers any more. The
 // first thing that a container does then which it may not, it has done; it does no second.
 func TestAppArmorNodeComplains(t *testing.T) {

@@ -34,7 +34,7 @@ var scenarios = Suite{
 		// killed and stopped under them. Both are about cgroups.
 		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it. Then what is AppArmor's alone,
 		// and how long a deviation takes to end in death.
-		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job|AppArmor|DeviationToDead|Reload)",
+		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job|AppArmor|DeviationToDead|Reload(Read|Exec|Syscalls|Mode|Broken)$)",
 		"-test.parallel=4",
 	},
 	once: "^Test(Reload|DeviationToDead)",
