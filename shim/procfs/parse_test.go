@@ -133,28 +133,57 @@ func TestOpensToWrite(t *testing.T) {
 }
 
 func TestParseStack(t *testing.T) {
-	const wait = "[<0>] fanotify_handle_event+0x1/0x2\n[<0>] fsnotify+0x1/0x2\n"
+	const (
+		wait = "[<0>] fanotify_handle_event+0x1/0x2\n[<0>] fsnotify+0x1/0x2\n"
+		from = "[<0>] do_execveat_common.isra.0+0x1/0x2\n[<0>] do_syscall_64+0x1/0x2\n[<0>] entry_SYSCALL_64_after_hwframe+0x1/0x2\n"
+	)
 	for _, c := range []struct {
 		text    string
 		loader  Loader
 		blocked bool
 	}{
-		{wait + "[<0>] load_elf_binary+0x1/0x2\n", LoaderELF, true},
-		{wait + "[<0>] load_script+0x1/0x2\n", LoaderScript, true},
-		{wait + "[<0>] load_misc_binary+0x1/0x2 [binfmt_misc]\n", LoaderScript, true},
-		{wait + "[<0>] load_elf_binary.isra.0+0x1/0x2\n", LoaderELF, true},
+		{wait + "[<0>] load_elf_binary+0x1/0x2\n" + from, LoaderELF, true},
+		{wait + "[<0>] load_script+0x1/0x2\n" + from, LoaderScript, true},
+		{wait + "[<0>] load_misc_binary+0x1/0x2 [binfmt_misc]\n" + from, LoaderScript, true},
+		{wait + "[<0>] load_elf_binary.isra.0+0x1/0x2\n" + from, LoaderELF, true},
+		{wait + "[<0>] load_elf_binary+0x1/0x2\n[<0>] el0_svc+0x1/0x2\n[<0>] el0t_64_sync+0x1/0x2\n", LoaderELF, true},
 		// Before 5.8 a script's interpreter was loaded from within load_script.
-		{wait + "[<0>] load_elf_binary+0x1/0x2\n[<0>] load_script+0x1/0x2\n", LoaderELF, true},
-		{wait + "[<0>] do_open_execat+0x1/0x2\n", LoaderNone, true},
-		{wait + "[<0>] xload_elf_binary+0x1/0x2\n", LoaderNone, true},
-		{"[<0>] load_elf_binary+0x1/0x2\n", LoaderNone, false},
+		{wait + "[<0>] load_elf_binary+0x1/0x2\n[<0>] load_script+0x1/0x2\n" + from, LoaderELF, true},
+		{wait + "[<0>] do_open_execat+0x1/0x2\n" + from, LoaderNone, true},
+		{wait + "[<0>] xload_elf_binary+0x1/0x2\n" + from, LoaderNone, true},
+		{"[<0>] load_elf_binary+0x1/0x2\n" + from, LoaderNone, false},
 		{"[<0>] 0x0\n[<0>] 0x0\n", LoaderNone, false},
-		{wait + "[<0>] load_elf_binary", LoaderNone, true}, // cut off
+		// Cut off: by the buffer, or because the thread was waking up.
+		{wait + "[<0>] load_elf_binary", LoaderNone, false},
+		{wait + "[<0>] open_exec+0x1/0x2\n", LoaderNone, false},
+		{wait, LoaderNone, false},
+		{wait + "[<0>] load_script+0x1/0x2\n[<0>] do_syscall_64+0x1/0x2\n", LoaderNone, false},
 		{"", LoaderNone, false},
 	} {
 		loader, blocked := parseStack([]byte(c.text))
 		if loader != c.loader || blocked != c.blocked {
 			t.Errorf("%q: %v, %v", c.text, loader, blocked)
+		}
+	}
+}
+
+func TestParseOpener(t *testing.T) {
+	const (
+		wait = "[<0>] fanotify_handle_event+0x1/0x2\n[<0>] do_sys_openat2+0x1/0x2\n"
+		call = "[<0>] __x64_sys_openat+0x1/0x2\n[<0>] do_syscall_64+0x1/0x2\n[<0>] entry_SYSCALL_64_after_hwframe+0x1/0x2\n"
+	)
+	for _, c := range []struct {
+		text         string
+		own, blocked bool
+	}{
+		{wait + call, true, true},
+		{wait + "[<0>] io_openat2+0x1/0x2\n[<0>] io_issue_sqe+0x1/0x2\n" + call, false, true},
+		{wait + "[<0>] io_wq_worker+0x1/0x2\n[<0>] ret_from_fork+0x1/0x2\n[<0>] ret_from_fork_asm+0x1/0x2\n", false, true},
+		{wait, true, false}, // cut off
+		{call, true, false},
+	} {
+		if own, blocked := parseOpener([]byte(c.text)); own != c.own || blocked != c.blocked {
+			t.Errorf("%q: %v, %v", c.text, own, blocked)
 		}
 	}
 }

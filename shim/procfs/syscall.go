@@ -221,8 +221,10 @@ func (p *FS) OpensItself(tid int) (own, ok bool) {
 // parseOpener reads a stack as parseStack does. io_uring's functions all begin with io_.
 func parseOpener(b []byte) (own, blocked bool) {
 	own = true
+	whole := false
 	for line := range bytes.Lines(b) {
 		_, symbol, _ := bytes.Cut(line, space)
+		whole = outermost(symbol)
 		switch {
 		case bytes.HasPrefix(symbol, fanotify):
 			blocked = true
@@ -230,14 +232,29 @@ func parseOpener(b []byte) (own, blocked bool) {
 			own = false
 		}
 	}
-	return own, blocked
+	return own, blocked && whole
 }
+
+// outermost says whether symbol is where a thread came into the kernel, or began in it: on x86 and on arm64. A stack that
+// ends elsewhere was cut off. One that waits is woken whenever any of its group is answered, and what the kernel reads of
+// it while it falls asleep again can break off anywhere.
+func outermost(symbol []byte) bool {
+	for _, from := range entries {
+		if bytes.HasPrefix(symbol, from) {
+			return true
+		}
+	}
+	return false
+}
+
+var entries = [][]byte{[]byte("entry_"), []byte("asm_"), []byte("el0"), []byte("ret_from_fork")}
 
 var uring = []byte("io_")
 
 // parseStack reads lines "[<0>] symbol+0x1/0x2", innermost first. blocked: the
-// thread waits in fanotify.
+// thread waits in fanotify, and this is all of its stack.
 func parseStack(b []byte) (loader Loader, blocked bool) {
+	end := false
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, newline)
 		if !whole {
@@ -251,6 +268,7 @@ func parseStack(b []byte) (loader Loader, blocked bool) {
 		symbol, _, _ = bytes.Cut(symbol, plus)
 		// GCC appends .isra.0, .constprop.0 and the like.
 		symbol, _, _ = bytes.Cut(symbol, dot)
+		end = outermost(symbol)
 		switch {
 		case bytes.HasPrefix(symbol, fanotify):
 			blocked = true
@@ -258,7 +276,7 @@ func parseStack(b []byte) (loader Loader, blocked bool) {
 			loader = loaderOf(symbol)
 		}
 	}
-	if !blocked {
+	if !blocked || !end {
 		return LoaderNone, false
 	}
 	return loader, true
