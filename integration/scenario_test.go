@@ -136,7 +136,7 @@ func play(t *testing.T, s *scenario.Scenario) {
 
 func observe(t *testing.T, s *scenario.Scenario, runtime string) *scenario.Observed {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	o, err := s.Run(ctx, shared, runtime)
 	if err != nil {

@@ -112,7 +112,15 @@ func (t *Task) Exec(ctx context.Context, o ExecOpts) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e, e.Start(ctx)
+	err = e.Start(ctx)
+	// containerd's client and its shim did not meet at a pipe within 30 s, on an emulated machine that had too much to do;
+	// nothing has run.
+	if err != nil && strings.Contains(err.Error(), "unable to copy pipes") && ctx.Err() == nil {
+		if e, err = t.Prepare(ctx, o); err == nil {
+			err = e.Start(ctx)
+		}
+	}
+	return e, err
 }
 
 // Prepare makes a further process of the container, to be started.
