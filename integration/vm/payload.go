@@ -33,8 +33,9 @@ var scenarios = Suite{
 		// Beside the scenarios: what people do with containers (pause, metrics, terminals, namespaces), and Stockade's parts
 		// killed and stopped under them. Both are about cgroups.
 		// And the services of contrib/profiles with their work: AppArmor refuses nothing of it. Then what is AppArmor's alone,
-		// and how long a deviation takes to end in death.
-		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job|AppArmor|DeviationToDead|Reload(Read|Exec|Syscalls|Mode|Broken)$)",
+		// how long a deviation takes to end in death, and those reloads that are the same on every node: what waits for the
+		// next start differs, as no mount is sealed beside AppArmor and the filter is told of less.
+		"-test.run=^Test(Scenarios|ClientOperations|UserNamespace|Submounts|HostPIDNamespace|TTY|Lifecycle|Redis|Nginx|Postgres|Job|AppArmor|DeviationToDead|Reload(Read|Exec|Broken)$)",
 		"-test.parallel=4",
 	},
 	once: "^Test(Reload|DeviationToDead)",
