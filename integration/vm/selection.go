@@ -62,7 +62,7 @@ func (s Selection) suites(root string) []Suite {
 	if s.Scenarios != "" {
 		return []Suite{{
 			Dir: scenarios.Dir, timeout: scenarios.timeout,
-			args: append([]string{"-test.run=^TestScenarios$/" + s.Scenarios}, scenarios.args[1:]...),
+			args: append([]string{"-test.run=^TestScenarios$/(" + s.Scenarios + ")"}, scenarios.args[1:]...),
 		}}
 	}
 	var list []Suite

@@ -29,7 +29,7 @@ func TestSelection(t *testing.T) {
 		"scenarios": {
 			Selection{Scenarios: "it's|b"},
 			oldest,
-			[]string{`suite 'integration' -test.timeout=35m '-test.run=^TestScenarios$/it'\''s|b' '-test.parallel=`},
+			[]string{`suite 'integration' -test.timeout=35m '-test.run=^TestScenarios$/(it'\''s|b)' '-test.parallel=`},
 			[]string{"shim/", "semantics"},
 		},
 		"no controls": {Selection{Controls: "no"}, oldest, []string{off}, nil},
