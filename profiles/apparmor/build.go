@@ -294,9 +294,9 @@ var shm = pattern.Root{Path: "/dev/shm"}
 // the patterns name.
 func (b *builder) unmapped(s *subject) (all []string) {
 	for _, w := range s.writes {
-		for _, sequence := range w.pattern.Elements() {
-			if root := rootOf(sequence); !device(root.Path) && !s.executes(root) {
-				all = append(all, sequencePaths(sequence, files)...)
+		for _, one := range w.pattern.Combinations() {
+			if root := one.Roots()[0]; !device(root.Path) && !s.executes(root) {
+				all = append(all, paths(one, files)...)
 			}
 		}
 	}

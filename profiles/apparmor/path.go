@@ -18,42 +18,26 @@ const (
 )
 
 // paths writes a pattern as AppArmor's globs, quoted: one or two for each combination of its braces.
-func paths(p *pattern.Pattern, s shape) (out []string) {
+func paths(p *pattern.Pattern, s shape) []string {
+	var out []string
 	for _, sequence := range p.Elements() {
-		out = append(out, sequencePaths(sequence, s)...)
+		text := glob(sequence)
+		anything := sequence[len(sequence)-1].Kind == pattern.DoubleStar
+		switch {
+		case s == directories:
+			out = append(out, `"`+text+`/"`)
+		case s == both && !anything:
+			out = append(out, `"`+text+`{,/}"`)
+		case s == files && anything: // what it matches and does not end in /
+			out = append(out, `"`+text+`[^/]"`)
+			if short := glob(sequence[:len(sequence)-1]); !strings.HasSuffix(short, "/") {
+				out = append(out, `"`+short+`"`)
+			}
+		default:
+			out = append(out, `"`+text+`"`)
+		}
 	}
 	return out
-}
-
-func sequencePaths(sequence []pattern.Element, s shape) []string {
-	text := glob(sequence)
-	anything := sequence[len(sequence)-1].Kind == pattern.DoubleStar
-	switch {
-	case s == directories:
-		return []string{`"` + text + `/"`}
-	case s == both && !anything:
-		return []string{`"` + text + `{,/}"`}
-	case s == files && anything: // what it matches and does not end in /
-		out := []string{`"` + text + `[^/]"`}
-		if short := glob(sequence[:len(sequence)-1]); !strings.HasSuffix(short, "/") {
-			out = append(out, `"`+short+`"`)
-		}
-		return out
-	}
-	return []string{`"` + text + `"`}
-}
-
-// rootOf is the root of one combination (see pattern.Root).
-func rootOf(sequence []pattern.Element) pattern.Root {
-	var text []byte
-	for _, e := range sequence {
-		if e.Kind != pattern.Literal {
-			slash := strings.LastIndexByte(string(text), '/')
-			return pattern.Root{Path: string(text[:max(slash, 1)])}
-		}
-		text = append(text, e.Byte)
-	}
-	return pattern.Root{Path: string(text), Exact: true}
 }
 
 // glob writes one sequence. A star that is a whole component comes as ? and the star, so that the parser, which treats

@@ -107,6 +107,16 @@ func (p *Pattern) Roots() []Root {
 	return roots
 }
 
+// Combinations returns the pattern taken apart by its braces: what one of them matches the pattern matches, and each has
+// one root. The text of each is that of the whole.
+func (p *Pattern) Combinations() []*Pattern {
+	all := make([]*Pattern, len(p.globs))
+	for i := range p.globs {
+		all[i] = &Pattern{p.text, p.globs[i : i+1]}
+	}
+	return all
+}
+
 // Quote returns a pattern that matches this path only.
 func Quote(path string) string {
 	if !strings.ContainsAny(path, special) {

@@ -140,6 +140,17 @@ func TestRoots(t *testing.T) {
 		if got := p.Prefix(); got != tt.prefix {
 			t.Errorf("%s: prefix %q, want %q", tt.pattern, got, tt.prefix)
 		}
+		var apart []Root
+		for _, one := range p.Combinations() {
+			if r := one.Roots(); len(r) != 1 {
+				t.Errorf("%s: a combination with the roots %v", tt.pattern, r)
+			} else if !slices.Contains(apart, r[0]) {
+				apart = append(apart, r[0])
+			}
+		}
+		if !slices.Equal(apart, tt.roots) {
+			t.Errorf("%s: roots of its combinations %v, want %v", tt.pattern, apart, tt.roots)
+		}
 	}
 }
 
