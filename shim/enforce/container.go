@@ -58,8 +58,9 @@ type Container struct {
 
 	counts counters
 
-	marks  sync.Mutex // serialises what changes the marks of mounts, and their end
-	closed bool       // guarded by marks
+	marks    sync.Mutex // serialises what changes the marks of mounts, and their end
+	closed   bool       // guarded by marks
+	outlived bool       // another plan than the first was to be in force: the image may be changed; guarded by marks once armed
 
 	mu      sync.Mutex
 	ignored map[string]bool // directories and files already looked at for an ignore mark; guarded by mu

@@ -100,8 +100,8 @@ func (j *judgement) unknown() (done bool, err error) {
 
 // stranger says whether the thread runs a file that no process was admitted to.
 func (j *judgement) stranger() (bool, error) {
-	exe, err := j.proc.Exe(j.th.TID)
-	return err == nil && !j.c.table.known(identity{exe.Dev, exe.Ino}), err
+	own, err := j.c.Runs(j.th.TID)
+	return err == nil && !own, err
 }
 
 // object looks at the opened file itself.

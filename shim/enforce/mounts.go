@@ -26,7 +26,6 @@ type mount struct {
 	image    bool   // part of the container's own root filesystem
 	private  bool   // nobody else has this file system: ignore marks on its inodes concern this container only
 	marked   uint64 // what is asked about; guarded by Container.marks once armed
-	outlived bool   // another plan than the first was to be in force: the image may be changed; guarded like marked
 	whole    bool   // marked by filesystem, not by mount
 	fd       int    // O_PATH, -1: closed. While it is open no other mount has this one's id
 	err      error  // why it could not be opened
@@ -106,7 +105,7 @@ func (c *Container) mask(plan *profiles.Plan, m *mount) uint64 {
 	if m.noexec && !m.whole {
 		mask = 0 // the kernel refuses the exec before it would tell us
 	}
-	if plan == c.plan.text.Load() && !plan.AsksOpens(m.dest, m.image && !m.outlived && c.image.Pristine()) {
+	if plan == c.plan.text.Load() && !plan.AsksOpens(m.dest, m.image && !c.outlived && c.image.Pristine()) {
 		return mask
 	}
 	cover := plan.CoverTree(m.dest)
@@ -137,10 +136,10 @@ func (c *Container) arm(g *fanotify.Group) error {
 // masks is what has to be asked about under plan, by mount. That nothing of the image was changed before the start says
 // something of the plan that held then: what another has let be written is drift to those that come after it.
 func (c *Container) masks(plan *profiles.Plan) map[*mount]uint64 {
+	c.outlived = c.outlived || plan != c.plan.armed
 	want := make(map[*mount]uint64, len(c.mounts))
 	whole := uint64(0) // what the root's file system as a whole is asked about: what any of its mounts needs
 	for _, m := range c.mounts {
-		m.outlived = m.outlived || plan != c.plan.armed
 		if !m.seen {
 			continue
 		}
