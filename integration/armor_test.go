@@ -38,10 +38,7 @@ func armor(t *testing.T, name, more string) (task *node.Task, vol string) {
 	t.Helper()
 	profile(t, shared, name, "  allow: {exec: [/bin/probe], read: [\"@image\", /vol/**], write: [/vol/tmp/**]}\n"+
 		"  sessions: {allow: {exec: [/bin/probe]}}\n"+more)
-	vol = volume(t, 0o777, 0)
-	if err := errors.Join(os.Mkdir(vol+"/tmp", 0o777), os.WriteFile(vol+"/keep", nil, 0o666)); err != nil {
-		t.Fatal(err)
-	}
+	vol = keeping(t)
 	task = fenced(t, shared, node.RunOpts{Image: image.Ref("probe"), Profile: name, Mounts: []specs.Mount{bind(vol, "/vol")}})
 	return task, vol
 }

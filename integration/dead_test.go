@@ -54,10 +54,7 @@ var remove = []string{"stamp", "unlink", "/vol/keep"}
 
 func gather(t *testing.T, runtime string) *crowd {
 	t.Helper()
-	c := &crowd{vol: volume(t, 0o777, 0)}
-	if err := errors.Join(os.Mkdir(c.vol+"/tmp", 0o777), os.WriteFile(c.vol+"/keep", nil, 0o666)); err != nil {
-		t.Fatal(err)
-	}
+	c := &crowd{vol: keeping(t)}
 	var err error
 	c.task, err = shared.Run(t.Context(), node.RunOpts{
 		Image: image.Ref("probe"), Profile: "to-dead", Runtime: runtime, Mounts: []specs.Mount{bind(c.vol, "/vol")},

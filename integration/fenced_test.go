@@ -201,3 +201,13 @@ func volume(t *testing.T, mode os.FileMode, uid int) string {
 	}
 	return dir
 }
+
+// keeping is a volume with a file, keep, and a folder, tmp, of which profiles declare the folder alone writable.
+func keeping(t *testing.T) string {
+	t.Helper()
+	dir := volume(t, 0o777, 0)
+	if err := errors.Join(os.Mkdir(dir+"/tmp", 0o777), os.WriteFile(dir+"/keep", nil, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
